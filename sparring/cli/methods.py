@@ -1,0 +1,159 @@
+"""`sparring methods`: what there is, what each method needs and which knobs it has, read from the methods."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import Field, asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from sparring import methods
+from sparring.core.metrics import METRICS
+from sparring.core.registry import Recipe, knobs, needs, welcomes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    parser.add_argument("name", nargs="?", help="show one method: its equation, source, knobs and signals")
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.add_argument(
+        "--metrics", action="store_true", help="show what each figure of a run means, and its healthy band"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show all methods, one method or the metrics; return the exit code. A wrong name raises SettingError."""
+    if args.json:
+        sys.stdout.write(json.dumps(_as_data(args), indent=2) + "\n")
+        return 0
+    console = Console()
+    if args.metrics:
+        console.print(_metrics())
+    elif args.name:
+        _page(console, describe(args.name))
+    else:
+        console.print(_overview())
+        console.print("sparring methods NAME shows one of them; sparring methods --metrics explains a run's figures")
+    return 0
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Collect all that is known about a method or recipe as plain values, ready for JSON."""
+    found, doc = methods.find(name), methods.docstring(name)
+    page: dict[str, Any] = {"name": name, "summary": doc.split("\n")[0], "doc": doc, "data": found.data}
+    if isinstance(found, Recipe):
+        return page | {
+            "loop": "online",
+            "policies": list(found.policies),
+            "feedback": found.feedback,
+            "defaults": dict(found.defaults),
+            "knobs": _judge_knobs() if found.feedback == "discriminator" else [],
+        }
+    equations = [found.loss] + ([found.credit] if found.data == "prompt" else [])
+    return page | {
+        "loop": "online" if found.data == "prompt" else "offline",
+        "knobs": [_knob(field) for field in knobs(found)],
+        "needs": _once(n for equation in equations for n in needs(equation)),
+        "uses_if_given": _once(n for equation in equations for n in welcomes(equation)),
+    }
+
+
+def _as_data(args: argparse.Namespace) -> Any:
+    if args.metrics:
+        return {name: asdict(metric) for name, metric in METRICS.items()}
+    return describe(args.name) if args.name else [describe(name) for name in methods.names()]
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _knob(field: Field) -> dict[str, Any]:
+    """One knob as plain values; `low` is exclusive when `above` is true."""
+    above, within = field.metadata["above"], field.metadata["within"]
+    low, high = within or (above, None)
+    return {
+        "name": field.name,
+        "default": field.default,
+        "meaning": field.metadata["doc"],
+        "low": low,
+        "high": high,
+        "above": above is not None,
+        "choices": list(field.metadata["choices"]),
+    }
+
+
+def _judge_knobs() -> list[dict[str, Any]]:
+    from sparring.loops.settings import DiscriminatorSettings
+
+    return [_knob(field) for field in knobs(DiscriminatorSettings)]
+
+
+def _range(knob: dict[str, Any]) -> str:
+    if knob["choices"]:
+        return " | ".join(knob["choices"])
+    if knob["above"]:
+        return f"above {knob['low']:g}"
+    if knob["high"] is None:
+        return "any"
+    return f"{knob['low']:g} to {knob['high']:g}" if knob["high"] < 1e6 else f"{knob['low']:g} or more"
+
+
+def _name(title: str) -> Column:
+    """A column of names, which are never broken: people copy them."""
+    return Column(title, no_wrap=True)
+
+
+def _overview() -> Table:
+    table = Table(_name("method"), "learns from", "loop", "what it does", title="Methods", title_justify="left")
+    for page in map(describe, methods.names()):
+        source = "prompts and a score" if page["data"] == "prompt" else f"{page['data']}s"
+        table.add_row(Text(page["name"], style="bold"), source, page["loop"], Text(page["summary"]))
+    return table
+
+
+def _page(console: Console, page: dict[str, Any]) -> None:
+    _prose(console, page["doc"])
+    console.print(Text(f"Learns from: {page['data']}s      Loop: {page['loop']}"))
+    if "policies" in page:
+        console.print(Text(f"Policy: {', '.join(page['policies'])} (the first is the default)"))
+        console.print(Text(f"Feedback: {page['feedback']}"))
+    for title, key in (("Signals it needs", "needs"), ("Signals it uses when the data has them", "uses_if_given")):
+        if page.get(key):
+            console.print(_signals(title, page[key]))
+    if page["knobs"]:
+        title = "Knobs of the discriminator" if "policies" in page else "Knobs"
+        table = Table(_name("knob"), "default", "range", "what it does", title=title, title_justify="left")
+        for knob in page["knobs"]:
+            table.add_row(knob["name"], str(knob["default"]), _range(knob), knob["meaning"])
+        console.print(table)
+
+
+def _prose(console: Console, doc: str) -> None:
+    """Print paragraphs as wide as the terminal allows, and equations and tables as they were written."""
+    for block in doc.split("\n\n"):
+        if block.startswith(" "):
+            console.print(Text(block), soft_wrap=True, highlight=False)
+        else:
+            console.print(Text(" ".join(block.split())), highlight=False)
+        console.print()
+
+
+def _signals(title: str, names: list[str]) -> Table:
+    from sparring.core.glossary import SIGNALS
+
+    table = Table(_name("signal"), "axes", "unit", "meaning", title=title, title_justify="left")
+    for name in names:
+        table.add_row(name, SIGNALS[name].axes, SIGNALS[name].unit, SIGNALS[name].meaning)
+    return table
+
+
+def _metrics() -> Table:
+    table = Table(_name("metric"), "unit", "meaning", "healthy", title="Metrics of a run", title_justify="left")
+    for name, metric in METRICS.items():
+        table.add_row(name, metric.unit, Text(metric.meaning), Text(metric.healthy))
+    return table

@@ -1,0 +1,83 @@
+"""sparring train METHOD: collect what the user said, and hand it to the loop."""
+
+import argparse
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from sparring import methods
+from sparring.cli.flags import Choice, add_files, add_groups, choose, parse_fields
+from sparring.cli.parser import Parser, flag
+from sparring.core.errors import SettingError
+from sparring.core.registry import Recipe
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the flags of the method that the words name; without a method, only say which there are."""
+    choice = choose(parser.words)
+    parser.set_defaults(choice=choice, words=list(parser.words))
+    if choice is None:
+        parser.usage = "sparring train METHOD --model MODEL --data FILE --run FOLDER [flags]"
+        parser.description = listing()
+        return
+    parser.prog = f"sparring train {choice.name}"
+    feedback = " --feedback JUDGE" if choice.is_online and not isinstance(choice.found, Recipe) else ""
+    parser.usage = f"{parser.prog} --model MODEL --data FILE --run FOLDER{feedback} [flags]"
+    parser.description = f"{_first_line(choice.name)}\n`sparring methods {choice.name}` explains it."
+    add_files(parser, choice)
+    add_groups(parser, choice)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, or list the methods when none was named."""
+    if args.choice is None:
+        from rich.console import Console
+
+        Console().out(listing(), highlight=False)
+        return
+    call = arguments(args)
+    from sparring.loops.train import train
+
+    train(
+        args.choice.name,
+        model=call["model"],
+        data=call["data"],
+        run=call["run"],
+        eval_data=call["eval_data"],
+        feedback=call["feedback"],
+        negatives=call["negatives"],
+        fields=call["fields"],
+        where=call["where"],
+        negatives_where=call["negatives_where"],
+        policy=args.choice.policy,
+        resume=call["resume"],
+        settings=call["settings"],
+        command=shlex.join(["sparring", "train", *args.words]),
+    )
+
+
+def arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Collect the values of --config, and over them what the flags say; refuse what is missing."""
+    choice: Choice = args.choice
+    given = {k: v for k, v in vars(args).items() if k not in ("choice", "words", "config", "method")}
+    named = {knob.name for group in choice.groups() for knob in group.knobs()}
+    settings = dict(choice.config.get("settings", {})) | {k: given.pop(k) for k in named & given.keys()}
+    call: dict[str, Any] = {"eval_data": None, "negatives": None, "fields": {}, "resume": False, "settings": settings}
+    call |= {"feedback": (), "where": (), "negatives_where": ()}
+    call |= {k: v for k, v in choice.config.items() if k != "settings"} | given
+    if not isinstance(call["fields"], Mapping):
+        call["fields"] = parse_fields(call["fields"])
+    missing = [flag(name) for name in ("model", "data", "run") if not call.get(name)]
+    if missing:
+        raise SettingError(f"sparring train {choice.name} needs {', '.join(missing)}")
+    return call
+
+
+def listing() -> str:
+    """Name the methods, with the first line of what each says about itself."""
+    lines = [f"  {name:<14} {_first_line(name)}" for name in methods.names()]
+    return "\n".join(["The methods:", *lines, "", "sparring train METHOD --help shows the flags of one."])
+
+
+def _first_line(name: str) -> str:
+    return methods.docstring(name).partition("\n")[0]

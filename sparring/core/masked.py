@@ -1,0 +1,30 @@
+"""Sums and means over response tokens. A mask is always passed, never guessed from values."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def masked_sum(x: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"]) -> Float[Tensor, "*B"]:
+    """Sum over tokens. Padding may hold anything, even NaN."""
+    return x.where(mask, 0.0).sum(-1)
+
+
+def masked_mean(x: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"]) -> Float[Tensor, "*B"]:
+    """Average over tokens; zero for an empty response."""
+    return masked_sum(x, mask) / mask.sum(-1).clamp(min=1)
+
+
+def whiten(x: Float[Tensor, "*B"], mask: Bool[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """Shift and scale so that the unmasked entries have mean 0 and (population) standard deviation 1.
+
+    A constant input becomes zero: there is nothing to learn from it.
+    """
+    kept = x[mask]
+    if not kept.numel():
+        return torch.zeros_like(x)
+    variance = kept.var(correction=0)
+    # The mean of equal numbers is off by some rounding, which must not be blown up to size one.
+    if variance.sqrt() <= 16 * torch.finfo(x.dtype).eps * kept.abs().max():
+        return torch.zeros_like(x)
+    return ((x - kept.mean()) * (variance + 1e-8).rsqrt()).where(mask, 0.0)

@@ -1,0 +1,103 @@
+"""What people hand us: one frozen dataclass for each kind of data. Text only; tokens come later.
+
+Everything is a prompt with K responses: a demonstration has one, a preference two with the chosen
+first, a ranking K best first, a prompt none yet.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation; the role is system, user, assistant or what the chat template knows."""
+
+    role: str
+    content: str
+
+
+Text = str | tuple[Message, ...]
+"""A prompt: plain text, or the turns of a conversation that the tokenizer's chat template renders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """A prompt, and a response to imitate."""
+
+    kind: ClassVar[str] = "demonstration"
+    prompt: Text
+    response: str
+    where: str = ""
+
+    def responses(self) -> tuple[str, ...]:
+        """The one response."""
+        return (self.response,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """A prompt, and two responses of which one was chosen.
+
+    `margin` is how much better the chosen one was rated, in reward units; `label` is the probability
+    that the chosen one is really better. None means that the data does not say.
+    """
+
+    kind: ClassVar[str] = "preference"
+    prompt: Text
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    label: float | None = None
+    where: str = ""
+
+    def responses(self) -> tuple[str, ...]:
+        """The chosen response, then the rejected one."""
+        return (self.chosen, self.rejected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """A prompt, and responses ordered best first; `scores`, when known, fall from first to last."""
+
+    kind: ClassVar[str] = "ranking"
+    prompt: Text
+    ranked: tuple[str, ...]
+    scores: tuple[float, ...] | None = None
+    where: str = ""
+
+    def responses(self) -> tuple[str, ...]:
+        """All responses, best first."""
+        return self.ranked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """A prompt, and one response with a mark; 1 and 0 stand for good and bad when the mark is a yes or no."""
+
+    kind: ClassVar[str] = "rating"
+    prompt: Text
+    response: str
+    rating: float
+    where: str = ""
+
+    def responses(self) -> tuple[str, ...]:
+        """The one response."""
+        return (self.response,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A prompt alone: the policy answers it itself."""
+
+    kind: ClassVar[str] = "prompt"
+    prompt: Text
+    where: str = ""
+
+    def responses(self) -> tuple[str, ...]:
+        """Nothing yet."""
+        return ()
+
+
+Record = Demonstration | Preference | Ranking | Rating | Prompt
+
+KINDS: dict[str, type[Record]] = {c.kind: c for c in (Demonstration, Preference, Ranking, Rating, Prompt)}

@@ -1,0 +1,104 @@
+"""Tokens to tensors. Every kind of data becomes the same shape: B prompts with K responses each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One record as token ids: the prompt, its K responses, and what the data says about them.
+
+    A response includes the end-of-text token that ended it; one that was cut has none. `where` names
+    the record in its file; `index` is its place in the data set.
+    """
+
+    prompt: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+    margin: float | None = None
+    label: float | None = None
+    scores: tuple[float, ...] | None = None
+    where: str = ""
+    index: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens a shared-prompt forward spends on this row."""
+        return len(self.prompt) + sum(map(len, self.responses))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Token ids, and which of them are real. Prompts are padded on the left, responses on the right.
+
+    Masks are built from lengths, never from token ids: the padding id may be any id, also one that
+    occurs in the text. A response that a shorter ranking does not have is masked throughout.
+    """
+
+    prompt_ids: Int[Tensor, "B P"]
+    prompt_mask: Bool[Tensor, "B P"]
+    response_ids: Int[Tensor, "B K T"]
+    mask: Bool[Tensor, "B K T"]
+    margin: Float[Tensor, " B"] | None = None
+    label: Float[Tensor, " B"] | None = None
+    where: tuple[str, ...] = ()
+
+    @property
+    def exists(self) -> Bool[Tensor, "B K"]:
+        """Which responses there are."""
+        return self.mask.any(-1)
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move every tensor to a device."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """Take some of the prompts, with all their responses."""
+        part = {f.name: v[start:stop] for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return replace(self, **part)
+
+    def take(self, chosen: Int[Tensor, " n"]) -> "Batch":
+        """Take the prompts of these numbers, with all their responses."""
+        part = {f.name: v[chosen] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **part, where=tuple(self.where[i] for i in chosen.tolist()) if self.where else ())
+
+
+def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
+    """Pad rows to the longest prompt, the most responses and the longest response among them."""
+    P = max(1, max(len(r.prompt) for r in rows))
+    K = max(1, max(len(r.responses) for r in rows))
+    T = max(1, max((len(y) for r in rows for y in r.responses), default=1))
+    prompt_ids = torch.full((len(rows), P), pad)
+    prompt_mask = torch.zeros(len(rows), P, dtype=torch.bool)
+    response_ids = torch.full((len(rows), K, T), pad)
+    mask = torch.zeros(len(rows), K, T, dtype=torch.bool)
+    for b, row in enumerate(rows):
+        if row.prompt:
+            prompt_ids[b, P - len(row.prompt) :] = torch.tensor(row.prompt)
+            prompt_mask[b, P - len(row.prompt) :] = True
+        for k, response in enumerate(row.responses):
+            response_ids[b, k, : len(response)] = torch.tensor(response, dtype=torch.long)
+            mask[b, k, : len(response)] = True
+    return Batch(
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        response_ids=response_ids,
+        mask=mask,
+        margin=_optional([r.margin for r in rows], 0.0),
+        label=_optional([r.label for r in rows], 1.0),
+        where=tuple(r.where for r in rows),
+    )
+
+
+def _optional(values: list[float | None], default: float) -> Float[Tensor, " B"] | None:
+    """A column that some rows have; None when no row has it, so that an equation can tell."""
+    if all(v is None for v in values):
+        return None
+    return torch.tensor([default if v is None else v for v in values])

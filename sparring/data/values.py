@@ -1,0 +1,131 @@
+"""What a field of a raw row may hold: text, a number, a list, a conversation. One error for each thing it may not.
+
+Every error names the row's place, the field, what stood there and what is needed.
+"""
+
+import json
+import math
+
+from sparring.core.errors import DataError
+from sparring.core.records import Message
+from sparring.data.read import RawRow
+
+# ShareGPT's names for the turns, in the words that chat templates know; other roles stay as they are.
+ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
+LARGEST = 1e30  # beyond this a 32-bit number is close to infinity
+SHOWN = 40  # characters of a wrong value that an error repeats
+
+
+def value_of(row: RawRow, column: str) -> object:
+    """Take a field that must be there and not be null."""
+    if column not in row.values:
+        raise DataError(f"{row.where}: no field {column!r}; the fields here are {', '.join(row.values) or 'none'}")
+    value = row.values[column]
+    if value is None:
+        raise wrong(row, column, "is empty" if not row.is_typed else "is null", "give a value or leave the row out")
+    return value
+
+
+def text_of(row: RawRow, column: str) -> str:
+    """Take a text; it may be empty."""
+    if not row.is_typed and row.values.get(column, "") is None:
+        return ""  # a table cannot tell an empty text from none
+    return check_text(row, column, value_of(row, column))
+
+
+def check_text(row: RawRow, column: str, value: object) -> str:
+    """Refuse a value that is not text, or text that no encoding can write."""
+    if not isinstance(value, str):
+        raise wrong(
+            row, column, f"is {describe(value)} where text is needed", "put it in quotes, or name another field"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise wrong(row, column, f"holds half a character ({error.reason})", "write it whole") from error
+    return value
+
+
+def check_response(row: RawRow, column: str, value: object) -> str:
+    """Refuse a response without a visible character: it would teach nothing but to stop."""
+    text = check_text(row, column, value)
+    if not text.strip():
+        raise wrong(
+            row, column, "is an empty response" if not text else "is a response of white space", "leave the row out"
+        )
+    return text
+
+
+def check_number(row: RawRow, column: str, value: object, *, may_be_bool: bool = False) -> float:
+    """Refuse a value that is not a finite number; a table's cell may be written as one."""
+    if not row.is_typed and isinstance(value, str):
+        value = _parsed(value)
+    if (isinstance(value, bool) and not may_be_bool) or not isinstance(value, int | float):
+        raise wrong(
+            row, column, f"is {describe(value)} where a number is needed", "write it as a number, without quotes"
+        )
+    if abs(value) > LARGEST or math.isnan(value):
+        raise wrong(row, column, f"is {describe(value)}", "give a finite number or leave the row out")
+    return float(value)
+
+
+def list_of(row: RawRow, column: str) -> list[object]:
+    """Take a list; a table's cell may hold one written as JSON."""
+    value = value_of(row, column)
+    if not row.is_typed and isinstance(value, str):
+        value = _parsed(value)
+    if not isinstance(value, list):
+        raise wrong(row, column, f"is {describe(value)} where a list is needed", "write it as [...]")
+    return value
+
+
+def conversation_of(row: RawRow, column: str) -> tuple[Message, ...]:
+    """Take the turns of a conversation, of the form role/content or from/value; at least one."""
+    return check_conversation(row, column, list_of(row, column))
+
+
+def check_conversation(row: RawRow, column: str, turns: list[object]) -> tuple[Message, ...]:
+    """Refuse a conversation without a turn, or with a turn that lacks its role or its content."""
+    if not turns:
+        raise wrong(row, column, "is a conversation without a turn", "leave the row out")
+    return tuple(_message(row, f"{column}[{i}]", turn) for i, turn in enumerate(turns))
+
+
+def is_conversation(value: object) -> bool:
+    """Tell whether a value has the form of a conversation: a list of objects."""
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
+
+
+def describe(value: object) -> str:
+    """Say what a wrong value is, in a few words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'object'} of {len(value)}"
+    shown = value if len(str(value)) <= SHOWN else f"{str(value)[:SHOWN]}..."
+    return f"the text {shown!r}" if isinstance(value, str) else f"the number {shown}"
+
+
+def wrong(row: RawRow, column: str, found: str, cure: str) -> DataError:
+    """Word an error about one field."""
+    return DataError(f"{row.where}: field {column!r} {found}; {cure}")
+
+
+def _message(row: RawRow, place: str, turn: object) -> Message:
+    if not isinstance(turn, dict):
+        raise wrong(row, place, f"is {describe(turn)}", "a turn must be an object with role and content")
+    for role, content in (("role", "content"), ("from", "value")):
+        if role in turn and content in turn:
+            name = check_text(row, f"{place}.{role}", turn[role])
+            return Message(role=ROLES.get(name, name), content=check_text(row, f"{place}.{content}", turn[content]))
+    found = ", ".join(map(str, turn)) or "nothing"
+    raise wrong(row, place, f"has the keys {found}", "a turn needs role and content (or from and value)")
+
+
+def _parsed(cell: str) -> object:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell

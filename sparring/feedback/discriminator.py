@@ -1,0 +1,216 @@
+"""A judge that learns to tell demonstrations from the policy's own responses: the heart of RLGAF.
+
+    bce:  L_D = [ -log sigmoid(s(real)) - log sigmoid(-s(fake)) ] / 2
+    bt:   L_D = -log sigmoid( s(real) - s(fake) ),  both for the same prompt where there are such
+
+    reward of a response:   logit  s      norm  sigmoid(s) - 1/2      logsig  log sigmoid(s)
+
+Fakes are the policy's fresh responses, its earlier ones (so that the judge does not forget what it has
+seen through), and, when given, real texts of the unwanted kind. A share of the demonstrations is never
+learnt from: on them, against fresh responses to their prompts, held-out accuracy is measured. While that
+is above the gate the judge rests, for a judge that always wins teaches nothing.
+
+Source: Yu et al. 2023, arXiv:2305.06176, table 1; pairs as in GAD, arXiv:2511.10643.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+from sparring.core.loss import Loss, per_prompt
+from sparring.core.seeds import rng
+from sparring.data.batch import Row, collate
+from sparring.data.responses import Responses
+from sparring.feedback.reward_model import score_in_parts
+from sparring.models.signals import Network, score
+from sparring.models.update import Updater
+
+BUFFER = 512  # earlier responses that are remembered
+MEMORY = 0.8  # how much of the held-out figure comes from earlier rounds
+
+REWARDS = {
+    "logit": lambda s: s,
+    "norm": lambda s: s.sigmoid() - 0.5,
+    "logsig": logsigmoid,
+}
+
+
+class Settings(Protocol):
+    """What the judge needs to be told; `loops.settings.DiscriminatorSettings` says what each means."""
+
+    judge_loss: str
+    reward: str
+    judge_steps: int
+    judge_batch: int
+    gate: float
+    label_smoothing: float
+    replay: float
+    negatives_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """What the judge knows of the world: wanted texts, some of them never learnt from, and unwanted ones."""
+
+    real: Sequence[Row]
+    held_out: Sequence[Row]
+    unwanted: Sequence[Row] = ()
+
+
+class Discriminator:
+    """A scalar head on a language model of its own (or an adapter of its own), with its own optimizer."""
+
+    def __init__(
+        self,
+        network: Network,
+        updater: Updater,
+        data: Demonstrations,
+        settings: Settings,
+        *,
+        seed: int,
+        micro_tokens: int,
+    ) -> None:
+        self.network, self.updater, self.data, self.settings = network, updater, data, settings
+        self.seed, self.micro_tokens = seed, micro_tokens
+        self._by_prompt: dict[tuple[int, ...], list[Row]] = {}
+        for row in data.real:
+            self._by_prompt.setdefault(row.prompt, []).append(row)
+        self._kept_out = {row.prompt for row in data.held_out}
+        self._buffer: list[Row] = []
+        self._calls = 0
+        self._right = {"real": (0.0, 0.0), "fake": (0.0, 0.0)}
+
+    def score(self, responses: Responses) -> Float[Tensor, "B K"]:
+        """Score each response by the reward form in use; larger means more like a demonstration."""
+        return REWARDS[self.settings.reward](self.logits(responses))
+
+    def logits(self, responses: Responses) -> Float[Tensor, "B K"]:
+        """The judge's own number: the log-odds, as it believes, that the response is a demonstration."""
+        return score_in_parts(self.network, responses.batch, self.micro_tokens)
+
+    @property
+    def held_out_accuracy(self) -> float:
+        """The share of held-out demonstrations and fresh responses told apart lately; 0.5 before any."""
+        shares = [top / bottom for top, bottom in self._right.values() if bottom]
+        return sum(shares) / len(shares) if shares else 0.5
+
+    def learn(self, fake: Responses, *, updates: int | None = None) -> dict[str, float]:
+        """Learn from a round of responses and return figures; rests when the held-out accuracy passes the gate."""
+        fresh = _rows(fake)
+        draw = rng(self.seed, "judge", self._calls, self.updater.machine.rank)
+        self._calls += 1
+        self._watch(fresh, draw)
+        row: dict[str, float] = {}
+        mine = [r for r in fresh if r.prompt not in self._kept_out]
+        steps = self.settings.judge_steps if updates is None else updates
+        if self.held_out_accuracy > self.settings.gate or not mine:
+            steps = 0
+        for _ in range(steps):
+            row |= self._update(mine, draw)
+        self._remember(mine, draw)
+        return row | {"judge_accuracy_held_out": self.held_out_accuracy, "judge_steps": float(steps)}
+
+    def _update(self, fresh: list[Row], draw: Any) -> dict[str, float]:
+        settings = self.settings
+        fakes = [self._fake(fresh, draw) for _ in range(settings.judge_batch)]
+        reals = [self._partner(f, draw) for f in fakes]
+        width = 2 * max(r.tokens for r in (*reals, *fakes))
+        size = max(1, self.micro_tokens // width)
+        seen = []
+        for start in range(0, len(fakes), size):
+            pairs = reals[start : start + size] + fakes[start : start + size]
+            s = score(self.network, collate(pairs).to(self.network.trunk.device))[:, 0]
+            real, false = s.chunk(2)
+            loss = judge_loss(real, false, settings.judge_loss, settings.label_smoothing)
+            self.updater.backward(loss, tuple(r.where for r in pairs))
+            seen.append(torch.stack([real.detach(), false.detach()]))
+        figures = self.updater.step()
+        real, false = torch.cat(seen, -1)
+        return {
+            "judge_loss": figures["loss"],
+            "judge_loss_real": float(softplus(-real).mean()),
+            "judge_loss_fake": float(softplus(false).mean()),
+            "judge_accuracy": float(((real > 0).float().mean() + (false < 0).float().mean()) / 2),
+            "judge_score_real": float(real.mean()),
+            "judge_score_fake": float(false.mean()),
+            "judge_grad_norm": figures["grad_norm"],
+        }
+
+    def _fake(self, fresh: list[Row], draw: Any) -> Row:
+        """One unwanted text: of the unwanted kind, from the past, or fresh."""
+        if self.data.unwanted and draw.random() < self.settings.negatives_share:
+            return _pick(self.data.unwanted, draw)
+        if self._buffer and draw.random() < self.settings.replay:
+            return _pick(self._buffer, draw)
+        return _pick(fresh, draw)
+
+    def _partner(self, fake: Row, draw: Any) -> Row:
+        """A demonstration of the same prompt, so that the prompt itself gives nothing away; else any."""
+        return _pick(self._by_prompt.get(fake.prompt) or self.data.real, draw)
+
+    def _remember(self, fresh: list[Row], draw: Any) -> None:
+        for row in fresh:
+            if len(self._buffer) < BUFFER:
+                self._buffer.append(row)
+            elif draw.random() < 0.5:
+                self._buffer[int(draw.integers(BUFFER))] = row
+
+    @torch.no_grad()
+    def _watch(self, fresh: list[Row], draw: Any) -> None:
+        """Measure on what the judge has not learnt from: held-out demonstrations, and fresh responses to their prompts."""
+        fakes = [r for r in fresh if r.prompt in self._kept_out][: self.settings.judge_batch]
+        reals = [_pick(self.data.held_out, draw) for _ in fakes]
+        if fakes:
+            batch = collate([*reals, *fakes]).to(self.network.trunk.device)
+            real, fake = score_in_parts(self.network, batch, self.micro_tokens)[:, 0].chunk(2)
+            told = {"real": (real > 0).float(), "fake": (fake < 0).float()}
+        else:
+            told = {"real": torch.zeros(0), "fake": torch.zeros(0)}
+        counted = self.updater.machine.sum_tally({n: (float(x.sum()), float(len(x))) for n, x in told.items()})
+        for name, (right, number) in counted.items():
+            top, bottom = self._right[name]
+            self._right[name] = (MEMORY * top + right, MEMORY * bottom + number)
+
+    def state(self) -> dict[str, Any]:
+        """Return weights, optimizer, remembered responses and the figures that the gate looks at."""
+        buffer = [(r.prompt, r.responses[0], r.where) for r in self._buffer]
+        return {"updater": self.updater.state(), "buffer": buffer, "calls": self._calls, "right": dict(self._right)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` returned."""
+        self.updater.load(state["updater"])
+        self._buffer = [Row(prompt=tuple(p), responses=(tuple(y),), where=w) for p, y, w in state["buffer"]]
+        self._calls, self._right = state["calls"], {n: tuple(x) for n, x in state["right"].items()}
+
+
+def judge_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str, smoothing: float) -> Loss:
+    """Give the judge's loss for pairs of logits; `smoothing` is how far the targets stay from 0 and 1."""
+
+    def towards(s: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        return (1 - smoothing) * softplus(-s) + smoothing * softplus(s)
+
+    if form == "bt":
+        return per_prompt(towards(real - fake))
+    return per_prompt((towards(real) + towards(-fake)) / 2)
+
+
+def _rows(responses: Responses) -> list[Row]:
+    """Every response as a row of its own."""
+    batch = responses.batch
+    out = []
+    for b in range(len(batch)):
+        prompt = tuple(batch.prompt_ids[b][batch.prompt_mask[b]].tolist())
+        for k in range(batch.mask.shape[1]):
+            tokens = tuple(batch.response_ids[b, k][batch.mask[b, k]].tolist())
+            if tokens:
+                out.append(Row(prompt=prompt, responses=(tokens,), where=f"response {k + 1} to {responses.prompts[b]!r}"))
+    return out
+
+
+def _pick(rows: Sequence[Row], draw: Any) -> Row:
+    return rows[int(draw.integers(len(rows)))]

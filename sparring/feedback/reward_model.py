@@ -1,0 +1,39 @@
+"""Feedback from a trained reward model: a language model with a scalar head, read after the last token."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparring.core.errors import ModelError
+from sparring.data.batch import Batch
+from sparring.data.responses import Responses
+from sparring.models.backbone import Trunk, load_scorer
+from sparring.models.signals import Network, score
+
+
+class RewardModel:
+    """Scores by a frozen model whose tokenizer must be the policy's, since it reads the policy's tokens."""
+
+    def __init__(self, network: Network, micro_tokens: int = 8192) -> None:
+        self.network, self.micro_tokens = network, micro_tokens
+
+    def score(self, responses: Responses) -> Float[Tensor, "B K"]:
+        """Score each response, in the units of the model."""
+        return score_in_parts(self.network, responses.batch, self.micro_tokens)
+
+
+def load_reward_model(path: str, policy: Trunk, *, device: str) -> RewardModel:
+    """Load a reward model folder. Raises ModelError when its tokenizer differs from the policy's."""
+    trunk, head = load_scorer(path, device=device)
+    if trunk.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise ModelError(f"{path}: its tokenizer is not the policy's, so it would read other words; train one from {policy.source}")
+    return RewardModel(Network(trunk=trunk, head=head))
+
+
+@torch.no_grad()
+def score_in_parts(network: Network, batch: Batch, limit: int) -> Float[Tensor, "B K"]:
+    """Score a batch in parts of about `limit` tokens."""
+    width = batch.prompt_ids.shape[1] + batch.mask.shape[1] * batch.mask.shape[2]
+    size = max(1, limit // width)
+    parts = [score(network, batch.rows(i, i + size)) for i in range(0, len(batch), size)]
+    return torch.cat(parts)

@@ -1,0 +1,179 @@
+"""Feedback from a plain Python function of the text, ours or the user's.
+
+A rule takes (response) or (prompt, response), decided by how many arguments it cannot do without, and
+returns a number. A number that is no number stops the training: a reward of NaN would make every later
+step do nothing, in silence.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, SupportsFloat
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparring.core.errors import FeedbackError, did_you_mean
+from sparring.data.responses import Responses
+
+HOW = "a rule is named FILE.py:FUNCTION or package.module:FUNCTION"
+SHOWN = 200
+"""Characters of a prompt or response that an error quotes."""
+
+
+def length(response: str) -> float:
+    """Count the words of a response: runs of anything but white space, whatever the tokenizer."""
+    return float(len(response.split()))
+
+
+def vader(response: str) -> float:
+    """Rate the sentiment of a response by VADER's compound score, from -1 (negative) to 1 (positive)."""
+    return _vader().polarity_scores(response)["compound"]
+
+
+RULES: dict[str, Callable[[str], float]] = {"length": length, "vader": vader}
+"""Rules that need no file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Scores each response by calling `function`, with the prompt before it when `takes_prompt`."""
+
+    name: str
+    function: Callable[..., Any]
+    takes_prompt: bool
+
+    def score(self, responses: Responses) -> Float[Tensor, "B K"]:
+        """Call the function once per response; FeedbackError names the response that it fails on."""
+        exists = responses.batch.exists.tolist()
+        rows = [
+            [self._one(prompt, text) if there else 0.0 for text, there in zip(texts, present, strict=True)]
+            for prompt, texts, present in zip(responses.prompts, responses.texts, exists, strict=True)
+        ]
+        return torch.tensor(rows, dtype=torch.float32, device=responses.batch.mask.device).reshape(len(rows), -1)
+
+    def _one(self, prompt: str, response: str) -> float:
+        quote = f"prompt {_short(prompt)}, response {_short(response)}"
+        try:
+            value = self.function(prompt, response) if self.takes_prompt else self.function(response)
+        except FeedbackError:
+            raise
+        except Exception as e:
+            what = f"{type(e).__name__}: {e}{_line_of(e, self.function)}"
+            raise FeedbackError(f"rule {self.name} failed with {what}; {quote}") from e
+        try:
+            number = float(value) if isinstance(value, SupportsFloat) else None
+        except (TypeError, ValueError, RuntimeError):  # arrays and tensors of more than one element
+            number = None
+        if number is None:
+            raise FeedbackError(
+                f"rule {self.name} returned {type(value).__name__} {_short(repr(value))}, not a number; {quote}"
+            )
+        if not math.isfinite(number):
+            raise FeedbackError(f"rule {self.name} returned {number}; a score must be finite; {quote}")
+        return number
+
+
+def load_rule(spec: str) -> Rule:
+    """Find the rule called `spec`: one of RULES, FILE.py:FUNCTION, or package.module:FUNCTION.
+
+    Raises FeedbackError when the file, the module or the function is not there, when the file does not
+    run, or when the function takes neither (response) nor (prompt, response).
+    """
+    if spec in RULES:
+        if spec == "vader":
+            _vader()  # a missing package is found now, not in the first round
+        return Rule(name=spec, function=RULES[spec], takes_prompt=False)
+    source, colon, function = spec.rpartition(":")
+    if not colon and spec.endswith(".py"):
+        known = ", ".join(_functions(_module(spec))) or "none"
+        raise FeedbackError(f"feedback {spec}: which function? write {spec}:FUNCTION; it has {known}")
+    if not colon:
+        raise FeedbackError(f"there is no feedback called {spec!r}; {did_you_mean(spec, RULES)} Otherwise {HOW}")
+    if not source or not function:
+        raise FeedbackError(f"feedback {spec!r} is incomplete; {HOW}")
+    return as_rule(spec, _function(source, function))
+
+
+def as_rule(name: str, function: Callable[..., Any]) -> Rule:
+    """Make a rule of a function, deciding by its signature whether it wants the prompt."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):  # a few builtins do not say; they take the text
+        return Rule(name=name, function=function, takes_prompt=False)
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(required) not in (1, 2) or any(p.kind not in by_place for p in required):
+        takes = ", ".join(p.name for p in required) or "nothing"
+        raise FeedbackError(f"rule {name} takes ({takes}); it must take (response) or (prompt, response)")
+    return Rule(name=name, function=function, takes_prompt=len(required) == 2)
+
+
+def _function(source: str, name: str) -> Callable[..., Any]:
+    module = _module(source)
+    found = getattr(module, name, None)
+    if found is None:
+        raise FeedbackError(f"{source} has no function {name!r}; {did_you_mean(name, _functions(module))}")
+    if not callable(found):
+        raise FeedbackError(f"{source}: {name} is {type(found).__name__}, not a function")
+    return found
+
+
+def _functions(module: ModuleType) -> list[str]:
+    """The public functions that a module defines itself."""
+    own = (n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__)
+    return sorted(n for n in own if not n.startswith("_"))
+
+
+def _module(source: str) -> ModuleType:
+    path = Path(source)
+    if not source.endswith(".py") and len(path.parts) == 1:
+        try:
+            return importlib.import_module(source)
+        except Exception as e:
+            raise FeedbackError(f"feedback module {source!r} cannot be imported: {type(e).__name__}: {e}; {HOW}") from e
+    if not path.is_file():
+        others = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise FeedbackError(f"feedback file {source} does not exist; {did_you_mean(path.name, others)}")
+    name = f"_sparring_rule_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FeedbackError(f"feedback file {source} is not a Python file; {HOW}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        del sys.modules[name]
+        line = e.lineno if isinstance(e, SyntaxError) else traceback.extract_tb(e.__traceback__)[-1].lineno
+        raise FeedbackError(f"feedback file {source}, line {line}: {type(e).__name__}: {e}") from e
+    return module
+
+
+@functools.cache
+def _vader() -> Any:
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError as e:
+        raise FeedbackError('feedback vader needs an extra: pip install "sparring[vader]"') from e
+    return SentimentIntensityAnalyzer()
+
+
+def _line_of(error: Exception, function: Callable[..., Any]) -> str:
+    """Where in the rule's own file it failed, if it has one."""
+    code = getattr(function, "__code__", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")

@@ -1,0 +1,134 @@
+"""From names to things: read the data, load the model, make the judge. Nothing is written here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparring.core.errors import DataError
+from sparring.core.records import Record
+from sparring.core.seeds import derive
+from sparring.data.batch import Row
+from sparring.data.formats import to_records
+from sparring.data.lessons import lessons
+from sparring.data.read import read_rows
+from sparring.data.split import shared_prompts, split
+from sparring.data.tokens import prepare
+from sparring.feedback.combine import build
+from sparring.feedback.discriminator import Demonstrations, Discriminator
+from sparring.feedback.protocol import Feedback
+from sparring.feedback.reward_model import load_reward_model
+from sparring.feedback.rule import as_rule, load_rule
+from sparring.loops.job import DEMONSTRATION, DISCRIMINATOR, Job
+from sparring.models.backbone import Trunk, load_trunk
+from sparring.models.forward import probe
+from sparring.models.machine import Machine
+from sparring.models.signals import new_scorer
+from sparring.models.update import Updater
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run."""
+
+    train: Sequence[Row]
+    held_out: Sequence[Row]
+    unwanted: Sequence[Row] = ()
+
+
+def load_model(job: Job, machine: Machine) -> Trunk:
+    """Load the model that a run starts from, and find out what it can do."""
+    settings = job.model_settings
+    trunk = load_trunk(job.model, adapter=settings.adapter, rank=settings.rank, device=str(machine.device),
+                       trust_remote_code=settings.trust_remote_code == "yes")  # fmt: skip
+    probe(trunk)
+    return trunk
+
+
+def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
+    """Read, split, encode and check; everything that was cut or cannot teach is said in words."""
+    records = _records(job.data, job.kind, job)
+    if job.eval_data is not None:
+        train, held_out = records, _records(job.eval_data, job.kind, job)
+        if shared := shared_prompts(train, held_out):
+            say(f"warning: {len(shared)} prompts of {job.eval_data} are also trained on, so it measures memory too")
+    else:
+        train, held_out = split(records, job.data_settings.held_out, job.seed)
+    for sentence in lessons(train).sentences():
+        say(f"warning: {sentence}")
+    unwanted = ()
+    if job.negatives is not None:
+        raw = read_rows(job.negatives, where=job.negatives_where)
+        unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
+    first = _encode(train, job, trunk, say, "data")
+    second = _encode(held_out, job, trunk, say, "held-out data", start=len(first)) if held_out else []
+    return Data(train=first, held_out=second, unwanted=unwanted)
+
+
+def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedback:
+    """Make the judge that `--feedback` names: a rule, a reward model, the discriminator, or a weighted sum."""
+
+    def find(name: str) -> Feedback:
+        if name == DISCRIMINATOR:
+            return make_discriminator(job, trunk, data, machine)
+        if Path(name).is_dir():
+            return load_reward_model(name, trunk, device=str(machine.device))
+        return load_rule(name)
+
+    if len(job.feedback) == 1 and not isinstance(job.feedback[0], str):
+        function = job.feedback[0]
+        return function if isinstance(function, Feedback) else as_rule(getattr(function, "__name__", "rule"), function)
+    return build(job.feedback, find)
+
+
+def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Discriminator:
+    """Make a judge from the policy's own start, with a share of the demonstrations kept from it."""
+    settings = job.discriminator
+    assert settings is not None and job.online is not None
+    network = new_scorer(trunk, "judge", derive(job.seed, "judge"))
+    real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
+    updater = Updater(network.trainable(), machine, lr=settings.judge_lr, total=1, max_grad_norm=1.0)
+    return Discriminator(
+        network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings,
+        seed=job.seed, micro_tokens=job.optimizer.micro_tokens,
+    )  # fmt: skip
+
+
+def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Split by prompt, so that fresh responses to the kept prompts have a demonstration beside them."""
+    from sparring.core.seeds import rng
+
+    prompts = sorted({r.prompt for r in rows})
+    order = rng(seed, "judge", "held out").permutation(len(prompts))
+    kept = {prompts[i] for i in order[: min(round(share * len(prompts)), len(prompts) - 1)]}
+    return [r for r in rows if r.prompt not in kept], [r for r in rows if r.prompt in kept]
+
+
+def _records(source: str, kind: str, job: Job) -> list[Record]:
+    return to_records(read_rows(source, where=job.where), kind, fields=job.fields)
+
+
+def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:
+    from dataclasses import replace
+
+    limits = job.data_settings
+    longest = job.online.max_tokens if job.online else limits.max_response
+    rows, truncation = prepare(
+        records, trunk.tokenizer, max_prompt=limits.max_prompt, max_response=min(limits.max_response, longest),
+        overflow=limits.overflow, context=trunk.context, room=job.online.max_tokens if job.online else 0,
+    )  # fmt: skip
+    for sentence in truncation.sentences():
+        say(f"{what}: {sentence}")
+    if job.kind == "preference" and truncation.made_equal == len(rows):
+        raise DataError(f"{job.data}: after cutting, chosen and rejected are the same in every row; raise --max-response")
+    return [replace(row, index=start + i) for i, row in enumerate(rows)]
+
+
+def trainable(weights: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
+    """Join the weights of several roles, each under its own name."""
+    out = {f"policy.{n}": p for n, p in weights.items()}
+    for i, extra in enumerate(more):
+        out |= {f"extra{i}.{n}": p for n, p in extra.items()}
+    return out

@@ -1,0 +1,200 @@
+"""The one loop for every method that learns from a file.
+
+    rows -> batch -> signals -> method.loss -> gradient of sums -> one division -> step
+
+Which records a step takes follows from its number alone, so a resumed run needs no saved data position.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparring.core.errors import Diverged
+from sparring.core.loss import add, figures, tally
+from sparring.core.registry import needs, welcomes
+from sparring.core.seeds import rng
+from sparring.data.batch import Row, collate
+from sparring.loops.clock import Stopwatch
+from sparring.loops.progress import Progress
+from sparring.loops.run import Interrupted, Run
+from sparring.loops.settings import OfflineSettings
+from sparring.models.machine import Machine
+from sparring.models.reference import StoredReference
+from sparring.models.signals import Networks, compute
+from sparring.models.update import Updater, micro_batches
+
+SHOWN = ("loss", "eval_loss", "reward_accuracy", "eval_reward_accuracy", "grad_norm", "tokens_per_second")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offline:
+    """All that a run of this loop is made of."""
+
+    method: Any
+    rows: Sequence[Row]
+    held_out: Sequence[Row]
+    networks: Networks
+    updater: Updater
+    machine: Machine
+    settings: OfflineSettings
+    micro_tokens: int
+    stored: StoredReference | None = None
+
+
+def total_steps(records: int, settings: OfflineSettings) -> int:
+    """How many steps the settings ask for; at least one, also when a batch is larger than the data."""
+    return settings.steps or max(1, math.ceil(settings.epochs * records / settings.batch))
+
+
+def train(job: Offline, run: Run, progress: Progress) -> dict[str, float]:
+    """Train from the newest checkpoint to the end; returns the last figures.
+
+    Raises Diverged when the loss is no longer a number, naming the rows and the last good checkpoint, and
+    Interrupted when the process was asked to end.
+    """
+    loop = _Loop(job, run)
+    done = loop.restore(progress)
+    total = total_steps(len(job.rows), job.settings)
+    watch = Stopwatch()
+    last: dict[str, float] = {}
+    for step in range(done, total):
+        try:
+            last = loop.step(step)
+        except Diverged as error:
+            raise Diverged(f"{error}. {_last_good(run)}") from error
+        last |= watch.lap(last.pop("computed"))
+        is_last = step + 1 == total
+        if (step + 1) % job.settings.eval_every == 0 or is_last:
+            last |= loop.evaluate(step + 1)
+        if job.machine.is_first:
+            run.log({run.clock: step + 1} | last)
+        progress.show(step + 1, last)
+        stops = loop.is_out_of_patience
+        if (step + 1) % job.settings.save_every == 0 or is_last or stops or run.is_asked_to_end or loop.improved:
+            loop.save(step + 1)
+        if run.is_asked_to_end and not is_last:
+            raise Interrupted(f"saved after step {step + 1}")
+        if stops:
+            progress.say(f"stopped at step {step + 1}: no better {job.settings.keep_best} for {job.settings.patience} evaluations")
+            break
+    loop.take_best()
+    return last
+
+
+class _Loop:
+    """The steps of one run, and what it remembers between them."""
+
+    def __init__(self, job: Offline, run: Run) -> None:
+        self.job, self.run = job, run
+        self.names = [*needs(job.method.loss), *welcomes(job.method.loss)]
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.since_best = 0
+        self.tokens = 0
+        self.improved = False
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        return 0 < self.job.settings.patience <= self.since_best
+
+    def restore(self, progress: Progress) -> int:
+        """Put the newest checkpoint back; returns the number of steps done."""
+        done, state, complaints = self.run.restore() if self.job.machine.is_first else self.run.peek()
+        for complaint in complaints:
+            progress.say(complaint)
+        if state is not None:
+            self.job.updater.load(state["updater"])
+            self.best, self.best_step, self.since_best = state["best"], state["best_step"], state["since_best"]
+            self.tokens = state["tokens"]
+        return done
+
+    def save(self, step: int) -> None:
+        """Write the whole state of the run."""
+        if not self.job.machine.is_first:
+            return
+        state = {
+            "updater": self.job.updater.state(),
+            "best": self.best,
+            "best_step": self.best_step,
+            "since_best": self.since_best,
+            "tokens": self.tokens,
+        }
+        self.run.save(step, state, self.best_step)
+
+    def step(self, step: int) -> dict[str, float]:
+        """Make one optimizer step and return its figures."""
+        job = self.job
+        rows = job.machine.share(self._drawn(step))
+        for part in micro_batches([r.tokens for r in rows], job.micro_tokens):
+            chosen = [rows[i] for i in part]
+            with job.machine.computing():
+                loss = self._loss(chosen)
+            job.updater.backward(loss, tuple(r.where for r in chosen))
+        figures = job.updater.step()
+        computed = sum(r.tokens for r in rows) * job.machine.world
+        self.tokens += sum(len(y) for r in rows for y in r.responses) * job.machine.world
+        return figures | {"tokens": float(self.tokens), "computed": float(computed)}
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Measure loss and accuracy on the held-out records, and note whether they were never better."""
+        job = self.job
+        self.improved = False
+        if not job.held_out:
+            return {}
+        counted = []
+        rows = job.machine.share(list(job.held_out))
+        for part in micro_batches([r.tokens for r in rows], job.micro_tokens):
+            with job.machine.computing():
+                counted.append(tally(self._loss([rows[i] for i in part])))
+        row = {f"eval_{n}": v for n, v in figures(job.machine.sum_tally(add(counted))).items()}
+        value = row.get(job.settings.keep_best)
+        if value is not None:
+            better = -value if job.settings.keep_best == "eval_loss" else value
+            self.improved = self.best is None or better > self.best
+            if self.improved:
+                self.best, self.best_step, self.since_best = better, step, 0
+            else:
+                self.since_best += 1
+        return row
+
+    def take_best(self) -> None:
+        """Put the best checkpoint's weights back, if one is to be kept and it is not the last."""
+        if self.best_step is not None and self.best_step != self.job.updater.steps:
+            self.job.updater.load(self.run.state_at(self.best_step)["updater"])
+
+    def _loss(self, rows: list[Row]) -> Any:
+        batch = collate(rows).to(self.job.machine.device)
+        known: dict[str, Tensor] = {}
+        names = self.names
+        if self.job.stored is not None:
+            known["ref_token_logps"] = self.job.stored.of(rows, batch)
+            names = [n for n in names if n != "ref_token_logps"]
+        return self.job.method.loss(**known, **compute(names, batch, self.job.networks))
+
+    def _drawn(self, step: int) -> list[Row]:
+        """The records of one step: the next ones of an endless row of shuffled epochs."""
+        job = self.job
+        count, size = len(job.rows), job.settings.batch
+        out: list[Row] = []
+        place = step * size
+        while len(out) < size:
+            epoch, start = divmod(place, count)
+            order = rng(job.settings.seed, "order", epoch).permutation(count)
+            take = order[start : start + size - len(out)]
+            out += [job.rows[i] for i in take]
+            place += len(take)
+        return out
+
+
+def _last_good(run: Run) -> str:
+    from sparring.models.checkpoint import found
+
+    places = found(run.checkpoints)
+    return f"The last good checkpoint is {places[0]}" if places else "No checkpoint had been written yet; lower --lr"
+
+

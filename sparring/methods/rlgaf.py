@@ -1,0 +1,46 @@
+"""RLGAF: reinforcement learning from generative adversarial feedback. Demonstrations only, no preferences.
+
+    L = ( softplus(-s(x, y_real)) + softplus(s(x, y_fake)) ) / 2
+    L = the equation of ppo, reinforce or rloo, its score made of s(x, y_fake)
+
+The first is the discriminator's, the second the policy's. s is the discriminator, a language model
+with a scalar head. It reads a prompt with a response and learns to tell demonstrated responses (real)
+from the policy's own samples (fake); the policy learns to be taken for real. The two updates alternate.
+In the discriminator's update the samples are text, so no gradient reaches the policy; in the policy's
+update the discriminator only scores.
+
+Three reward forms, of which the paper uses all at one place or another:
+
+    logit     s                   unbounded; at best log( p_data / pi )
+    norm      sigmoid(s) - 1/2    -1/2 to 1/2, 0 when nobody can tell
+    logsig    log sigmoid(s)      never positive; minus the cross-entropy
+
+With a perfect discriminator and no KL each of them ends at pi = p_data, where the discriminator's loss
+is log 2. With KL price b and the logit form the end is pi ~ p_data^(1/(1+b)) * pi_ref^(b/(1+b)).
+
+Two readings of the paper's IMDB experiment, in which only positive reviews are wanted: (i) positive
+reviews are real and only the policy's samples are fake; (ii) negative reviews are fakes as well
+(section 3.1 of the paper: the discriminator punishes them). Extra fakes are a setting of the data.
+
+Schedule of the paper's table 12: each epoch 10 demonstrations for the discriminator, each with a fresh
+fake, and 100 prompts for the generator. The discriminator is trained little on purpose: once it always
+wins, the norm reward is -1/2 everywhere and the text decays. Both of its totals, 150 and 570
+demonstrations, mean ten times as many samples of the generator.
+
+What the paper leaves open and what is done here: prices and clips of its equation 3 are not given, so
+they are the policy's own defaults; the pre-training term has weight 0; table 1 back-propagates through
+the discriminator, which fits only its Gumbel variant, so here as in its equations 1 to 3 the
+discriminator's output is a reward.
+
+Source: Yu et al. 2023, arXiv:2305.06176, table 1 and equations 1 to 3.
+"""
+
+from sparring.core.registry import recipe
+
+RLGAF = recipe(
+    "rlgaf",
+    data="demonstration",
+    policies=("ppo", "reinforce", "rloo"),
+    feedback="discriminator",
+    defaults={},
+)

@@ -1,0 +1,187 @@
+"""Ask the networks only for what an equation asked for.
+
+A `Network` is one role: a trunk, the adapter that is switched on for it, and perhaps a scalar head. The
+names of an equation's parameters decide which networks run at all: no reference pass unless one is named.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sparring.data.batch import Batch
+from sparring.models import logprobs
+from sparring.models.backbone import POLICY, Trunk
+from sparring.models.forward import States, states
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """One role of a run: a trunk, which of its adapters speaks (None: none), and a scalar head if it scores."""
+
+    trunk: Trunk
+    adapter: str | None = None
+    head: nn.Linear | None = None
+
+    def states(self, batch: Batch) -> States:
+        """Compute the hidden states of this role."""
+        with self.trunk.using(self.adapter):
+            return states(self.trunk, batch)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The weights that training this role changes, by name."""
+        own = {f"body.{n}": p for n, p in self.trunk.parameters(self.adapter).items()}
+        return own | ({} if self.head is None else {f"head.{n}": p for n, p in self.head.named_parameters()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Networks:
+    """The roles of a run. `critic` reads the policy's own states, detached, when it has no adapter of its own:
+    a value loss that reached a shared body would pull the policy with it."""
+
+    policy: Network
+    reference: Network | None = None
+    critic: Network | None = None
+    scorer: Network | None = None
+    temperature: float = 1.0
+
+
+def new_policy(trunk: Trunk, seed: int) -> Network:
+    """Make the role that is trained: a first adapter on the trunk, or the trunk itself."""
+    if trunk.adapter == "none":
+        trunk.lm.requires_grad_(True)
+        return Network(trunk=trunk)
+    trunk.add_adapter(POLICY, seed)
+    return Network(trunk=trunk, adapter=POLICY)
+
+
+def new_reference(policy: Network) -> Network:
+    """Make the frozen start of the policy: the same trunk with its adapters off, or a frozen copy."""
+    if policy.adapter is not None:
+        return Network(trunk=policy.trunk)
+    return Network(trunk=policy.trunk.frozen_copy())
+
+
+def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True) -> Network:
+    """Make a role that gives one number: a further adapter on the trunk, or a trunk of its own, and a head.
+
+    Without adapters the trunk is copied, unless it has no other role and `copies` is false.
+
+    The head starts at zero mean and a spread of 1/sqrt(width + 1), as reward models do (Stiennon 2020).
+    """
+    head = scalar_head(trunk, seed)
+    if trunk.adapter != "none":
+        trunk.add_adapter(name, seed)
+        return Network(trunk=trunk, adapter=name, head=head)
+    own = trunk.copy() if copies else trunk
+    own.lm.requires_grad_(True)
+    if own.lm.get_output_embeddings() is not own.lm.get_input_embeddings():
+        own.head.weight.requires_grad_(own.head.weight is own.lm.get_input_embeddings().weight)
+    return Network(trunk=own, head=head)
+
+
+def new_critic(policy: Network, seed: int) -> Network:
+    """Make the value role: an adapter and a head on the policy's trunk, or only a head on its own states."""
+    head = scalar_head(policy.trunk, seed)
+    nn.init.zeros_(head.weight)
+    if policy.adapter is None:
+        return Network(trunk=policy.trunk, head=head)
+    policy.trunk.add_adapter("critic", seed)
+    return Network(trunk=policy.trunk, adapter="critic", head=head)
+
+
+def scalar_head(trunk: Trunk, seed: int) -> nn.Linear:
+    """Make a linear map from a hidden state to one number."""
+    head = nn.Linear(trunk.width, 1, bias=False, device=trunk.device)
+    g = torch.Generator().manual_seed(seed)
+    start = torch.randn(1, trunk.width, generator=g) / (trunk.width + 1) ** 0.5
+    head.weight.data.copy_(start)
+    return head
+
+
+def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str, Tensor]:
+    """Compute the named signals, and no others. Old signals are computed without gradient, now."""
+    forward = _Once(batch)
+    recipes: dict[str, Callable[[], Tensor | None]] = {
+        "mask": lambda: batch.mask,
+        "margin": lambda: batch.margin,
+        "label": lambda: batch.label,
+        "token_logps": lambda: _logps(networks, networks.policy, batch, forward),
+        "values": lambda: _values(networks, batch, forward),
+        "scores": lambda: score(networks.scorer, batch) if networks.scorer else None,
+        "old_token_logps": lambda: _frozen(lambda: _logps(networks, networks.policy, batch, _Once(batch))),
+        "old_values": lambda: _frozen(lambda: _values(networks, batch, _Once(batch))),
+        "ref_token_logps": lambda: _frozen(lambda: _logps(networks, networks.reference, batch, _Once(batch))),
+    }
+    found = {name: recipes[name]() for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def score(network: Network, batch: Batch) -> Float[Tensor, "B K"]:
+    """Read a scalar head after the last token of each response; a response that is not there scores zero."""
+    assert network.head is not None
+    flat = network.head(network.states(batch).last.float())[:, 0]
+    out = torch.zeros(batch.exists.shape, dtype=flat.dtype, device=flat.device)
+    return out.masked_scatter(batch.exists, flat)
+
+
+class _Once:
+    """The states of a network, computed at the first request and kept for the second."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.known: dict[int, States] = {}
+
+    def __call__(self, network: Network) -> States:
+        key = id(network)
+        if key not in self.known:
+            self.known[key] = network.states(self.batch)
+        return self.known[key]
+
+
+def _frozen(recipe: Callable[[], Tensor | None]) -> Tensor | None:
+    with torch.no_grad():
+        return recipe()
+
+
+def _logps(
+    networks: Networks, network: Network | None, batch: Batch, forward: Callable[[Network], States]
+) -> Float[Tensor, "B K T"]:
+    assert network is not None, "an equation asked for a network that the loop did not make"
+    trunk = network.trunk
+    if not trunk.has_linear_head:
+        flat = _general_logps(network, batch, networks.temperature)
+    else:
+        head = trunk.head
+        flat = logprobs.token_logps(
+            forward(network).before, head.weight, getattr(head, "bias", None), batch.response_ids[batch.mask],
+            temperature=networks.temperature,
+        )  # fmt: skip
+    return _spread(flat, batch.mask)
+
+
+def _values(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
+    critic = networks.critic
+    assert critic is not None and critic.head is not None
+    if critic.adapter is None:
+        hidden = forward(networks.policy).before.detach()
+    else:
+        hidden = forward(critic).before
+    return _spread(critic.head(hidden.float())[:, 0], batch.mask)
+
+
+def _general_logps(network: Network, batch: Batch, temperature: float) -> Float[Tensor, " N"]:
+    """Ask the whole model for logits, for the few architectures whose head is more than a linear map."""
+    from sparring.models.forward import lay_out
+
+    layout = lay_out(batch, shared=False)
+    with network.trunk.using(network.adapter):
+        logits = network.trunk.lm(input_ids=layout.ids, use_cache=False).logits
+    logps = (logits.reshape(-1, logits.shape[-1])[layout.before].float() / temperature).log_softmax(-1)
+    return logps.gather(-1, batch.response_ids[batch.mask][:, None])[:, 0]
+
+
+def _spread(flat: Float[Tensor, " N"], mask: Bool[Tensor, "B K T"]) -> Float[Tensor, "B K T"]:
+    return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)

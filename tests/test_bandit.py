@@ -1,0 +1,167 @@
+"""Methods find the optimum of a world in which it is known, and the adversarial pair its own fixed point."""
+
+import math
+
+import pytest
+import torch
+
+from sparring.methods import get
+from tests.bandit import BETA, OPTIMUM, OPTIMUM_VALUE, REF, REWARD, climb, lowest, mean, sample_and_climb, tokens
+
+PAIRS = torch.tensor([(i, j) for i in range(3) for j in range(3) if i != j])
+CHOICE = torch.sigmoid(REWARD[PAIRS[:, 0]] - REWARD[PAIRS[:, 1]])  # Bradley-Terry: how often the first one wins
+ALL = torch.ones(6, 2, 1, dtype=torch.bool)
+
+
+def fixed(score):
+    return lambda probs: score
+
+
+def test_the_optimum_is_what_the_formula_says():
+    weight = REF * (REWARD / BETA).exp()
+    assert (weight / weight.sum()).tolist() == pytest.approx(OPTIMUM, abs=1e-6)
+    assert BETA * math.log(weight.sum()) == pytest.approx(OPTIMUM_VALUE, abs=1e-6)
+
+
+def test_sft_ends_at_the_empirical_distribution():
+    arms = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)[:, None]
+    mask = torch.ones(10, 1, 1, dtype=torch.bool)
+    logits = lowest(lambda x: mean(get("sft")().loss(token_logps=tokens(x.log_softmax(-1), arms), mask=mask)))
+    assert logits.softmax(-1).tolist() == pytest.approx([0.5, 0.3, 0.2], abs=1e-6)
+
+
+def test_reward_model_recovers_the_reward_up_to_a_constant():
+    scores = lowest(lambda x: mean(get("reward_model")().loss(scores=x[PAIRS], label=CHOICE)))
+    assert (scores - scores[1]).tolist() == pytest.approx(REWARD.tolist(), abs=1e-5)
+
+
+def test_centring_takes_the_constant_away():
+    # sum over ordered pairs of (s_i + s_j)^2 is least, at given differences, when the scores add up to zero
+    method = get("reward_model")(centring=1e-4)
+    shifted = lowest(lambda x: mean(method.loss(scores=(x + 3.0)[PAIRS], label=CHOICE))) + 3.0
+    assert float(shifted.sum()) == pytest.approx(0.0, abs=1e-3)
+    assert shifted.tolist() == pytest.approx(REWARD.tolist(), abs=5e-3)
+
+
+def test_dpo_ends_at_the_optimum():
+    ref, method = tokens(REF.log(), PAIRS), get("dpo")(beta=BETA)
+    logits = lowest(
+        lambda x: mean(
+            method.loss(token_logps=tokens(x.log_softmax(-1), PAIRS), ref_token_logps=ref, mask=ALL, label=CHOICE)
+        )
+    )
+    assert logits.softmax(-1).tolist() == pytest.approx(OPTIMUM, abs=1e-3)
+
+
+def test_dpo_with_another_beta_ends_elsewhere():
+    ref, method = tokens(REF.log(), PAIRS), get("dpo")(beta=2 * BETA)
+    logits = lowest(
+        lambda x: mean(
+            method.loss(token_logps=tokens(x.log_softmax(-1), PAIRS), ref_token_logps=ref, mask=ALL, label=CHOICE)
+        )
+    )
+    weight = REF * (REWARD / (2 * BETA)).exp()
+    assert logits.softmax(-1).tolist() == pytest.approx((weight / weight.sum()).tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "K", "knobs"),
+    [
+        ("reinforce", 1, {"baseline": "none"}),
+        ("reinforce", 1, {"baseline": "batch"}),
+        ("reinforce", 2, {"baseline": "leave_one_out"}),
+        ("rloo", 2, {}),
+    ],
+)
+def test_policy_gradient_with_kl_ends_at_the_optimum(name, K, knobs):
+    policy, _ = climb(get(name)(kl=BETA, **knobs), fixed(REWARD), rates=[10.0] * 400, K=K)
+    assert policy.tolist() == pytest.approx(OPTIMUM, abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "knobs"), [("reinforce", {"baseline": "none"}), ("reinforce", {}), ("rloo", {})])
+def test_the_expected_gradient_is_what_the_policy_gradient_theorem_says(name, knobs):
+    # one step of size 1 from the reference moves the logits by pi(y) (r(y) - E r); at the reference KL costs nothing
+    policy, _ = climb(get(name)(kl=BETA, **knobs), fixed(REWARD), rates=[1.0], K=2 if name == "rloo" else 1)
+    moved = (policy.log() - REF.log()) - (policy.log() - REF.log())[1]
+    step = REF * (REWARD - (REF * REWARD).sum())
+    assert moved.tolist() == pytest.approx((step - step[1]).tolist(), abs=1e-12)
+
+
+def test_ppo_with_kl_ends_at_the_optimum_and_its_value_at_the_optimal_value():
+    # Whitened advantages keep their size until the very end, so the step size has to shrink.
+    rates = [1.0] * 60 + [0.95**i for i in range(150)]
+    method = get("ppo")(kl=BETA, value_weight=1.0)
+    policy, value = climb(method, fixed(REWARD), rates=rates, epochs=2, critic=True)
+    assert policy.tolist() == pytest.approx(OPTIMUM, abs=1e-3)
+    assert value == pytest.approx(OPTIMUM_VALUE, abs=1e-2)
+
+
+def test_sampled_rloo_ends_within_an_interval_around_the_optimum():
+    # At the optimum every response is worth the same, so the noise of sampling dies out on the way there.
+    method, seeds = get("rloo")(kl=BETA), range(5)
+    ends = torch.stack([sample_and_climb(method, fixed(REWARD), rates=[6.0] * 200, B=32, K=4, seed=s) for s in seeds])
+    # 99 percent t-interval over five seeds: 4.604 standard errors on each side, and 1e-3 for what is left to climb
+    half = 4.604 * ends.std(0) / math.sqrt(5)
+    assert (half < 1e-2).all()
+    assert (abs(ends.mean(0) - torch.tensor(OPTIMUM).double()) <= half + 1e-3).all()
+
+
+# The adversarial world: demonstrations follow DATA, and the discriminator is the best there is.
+DATA = torch.tensor([0.6, 0.3, 0.1], dtype=torch.double)
+START = torch.tensor([0.2, 0.3, 0.5], dtype=torch.double)
+FORMS = {"logit": lambda s: s, "norm": lambda s: s.sigmoid() - 0.5, "logsig": torch.nn.functional.logsigmoid}
+
+
+def judge(probs):
+    return (DATA / probs).log()
+
+
+def judge_loss(s, probs):
+    real, fake = torch.nn.functional.softplus(-s), torch.nn.functional.softplus(s)
+    return ((DATA * real).sum() + (probs * fake).sum()) / 2
+
+
+def test_the_best_discriminator_is_the_log_ratio():
+    assert torch.allclose(lowest(lambda s: judge_loss(s, START)), judge(START), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["reinforce", "rloo"])
+def test_the_adversarial_pair_ends_at_the_demonstrations(name, form):
+    policy, _ = climb(
+        get(name)(kl=0.0), lambda p: FORMS[form](judge(p)), rates=[4.0] * 120, K=2 if name == "rloo" else 1, ref=START
+    )
+    assert policy.tolist() == pytest.approx(DATA.tolist(), abs=1e-3)
+    assert float(judge_loss(judge(policy), policy)) == pytest.approx(math.log(2), abs=1e-6)
+    assert FORMS["norm"](judge(policy)).abs().max() < 1e-3
+
+
+def test_with_the_logit_reward_the_policy_descends_the_kl_to_the_demonstrations():
+    policy, _ = climb(get("reinforce")(kl=0.0), judge, rates=[1.0], ref=START)
+    logits = START.log().clone().requires_grad_()
+    probs = logits.softmax(-1)
+    (slope,) = torch.autograd.grad((probs * (probs / DATA).log()).sum(), [logits])
+    moved, want = (policy / START).log(), -slope
+    assert (moved - moved[0]).tolist() == pytest.approx((want - want[0]).tolist(), abs=1e-12)
+
+
+MIXTURE = [0.469008, 0.338213, 0.192779]  # DATA^(1/1.5) START^(.5/1.5), normalised
+
+
+def test_the_mixture_is_what_the_formula_says():
+    weight = DATA ** (1 / 1.5) * START ** (0.5 / 1.5)
+    assert (weight / weight.sum()).tolist() == pytest.approx(MIXTURE, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "K"), [("reinforce", 1), ("rloo", 2)])
+def test_with_kl_the_adversarial_pair_ends_between_demonstrations_and_reference(name, K):
+    policy, _ = climb(get(name)(kl=0.5), judge, rates=[2.0] * 100, K=K, ref=START)
+    assert policy.tolist() == pytest.approx(MIXTURE, abs=1e-3)
+
+
+@pytest.mark.parametrize(("kl", "end"), [(0.0, DATA.tolist()), (0.5, MIXTURE)])
+def test_rlgaf_with_ppo_ends_at_the_same_places(kl, end):
+    rates = [0.3] * 40 + [0.3 * 0.93**i for i in range(80)]
+    method = get("ppo")(kl=kl, value_weight=1.0)
+    policy, _ = climb(method, judge, rates=rates, ref=START, epochs=2, critic=True)
+    assert policy.tolist() == pytest.approx(end, abs=1e-3)

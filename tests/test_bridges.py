@@ -1,0 +1,135 @@
+"""Two methods that coincide in a corner do coincide there."""
+
+import math
+
+import pytest
+import torch
+
+from sparring.methods import get, load_all
+from tests.laws import asked, gradient, signals
+
+load_all()
+PAIRWISE = ["dpo", "reward_model"]
+
+
+def totals(name, x, **knobs):
+    return get(name)(**knobs).loss(**x).total
+
+
+def credited(name, seed=0, **knobs):
+    """A round of samples at step 0: the signals, with the credit that the method itself gives them."""
+    method, cls = get(name)(**knobs), get(name)
+    x = signals(cls, seed=seed, equal=True, names=list(dict.fromkeys(asked(cls.credit) + asked(cls.loss))))
+    x |= {"old_token_logps": x["token_logps"]} if "token_logps" in x else {}
+    return method, x | method.credit(**{n: x[n] for n in asked(cls.credit)})
+
+
+def only(cls, x):
+    return {n: x[n] for n in asked(cls.loss)}
+
+
+def test_reward_model_without_margin_is_the_pairwise_loss():
+    x = signals(get("reward_model"), names=["scores"])
+    softplus = [math.log1p(math.exp(b - a)) for a, b in x["scores"].tolist()]
+    margin, label = torch.zeros(4).double(), torch.ones(4).double()
+    assert totals("reward_model", x).tolist() == pytest.approx(softplus)
+    assert totals("reward_model", x | {"margin": margin, "label": label}).tolist() == pytest.approx(softplus)
+
+
+def test_dpo_is_a_reward_model_whose_scores_are_the_implied_rewards():
+    x = signals(get("dpo"))
+    scores = 0.3 * (x["token_logps"] - x["ref_token_logps"]).where(x["mask"], 0.0).sum(-1)
+    assert torch.allclose(totals("dpo", x, beta=0.3), totals("reward_model", {"scores": scores, "label": x["label"]}))
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_swapping_a_pair_is_turning_its_label_round(name):
+    x = signals(get(name))
+    x |= {"margin": torch.zeros(4).double()} if "margin" in x else {}
+    turned = {n: 1 - v if n == "label" else v if n == "margin" else v.flip(1) for n, v in x.items()}
+    assert torch.allclose(totals(name, x), totals(name, turned))
+
+
+def test_dpo_label_smoothing_is_a_softer_label():
+    x = signals(get("dpo"))
+    certain, soft = (x | {"label": torch.full((4,), p).double()} for p in (1.0, 0.9))
+    assert torch.allclose(totals("dpo", certain, label_smoothing=0.1), totals("dpo", soft))
+
+
+def test_dpo_at_the_reference_is_log_two_and_blind_to_what_both_responses_share():
+    x = signals(get("dpo"), equal=True)
+    assert totals("dpo", x).tolist() == pytest.approx([math.log(2)] * 4)
+    x = signals(get("dpo"), seed=1)
+    x["mask"] = torch.ones_like(x["mask"])
+    assert torch.allclose(totals("dpo", x), totals("dpo", x | {"token_logps": x["token_logps"] - 3.0}))
+
+
+def test_a_constant_added_to_all_scores_changes_no_reward_model():
+    x = signals(get("reward_model"))
+    assert torch.allclose(totals("reward_model", x), totals("reward_model", x | {"scores": x["scores"] + 7.0}))
+
+
+def test_ppos_first_update_is_reinforce_with_the_same_advantages():
+    method, x = credited("ppo", value_weight=0.0)
+    _, ppo = gradient(method, only(get("ppo"), x))
+    _, plain = gradient(get("reinforce")(), only(get("reinforce"), x))
+    assert torch.allclose(ppo["token_logps"], plain["token_logps"])
+
+
+def test_ppo_without_values_gamma_or_kl_is_reinforce_with_whitened_scores():
+    # values 0, gamma 1, lambda 1: every token's advantage is the score of its response, whitened over tokens
+    method = get("ppo")(kl=0.0, lam=1.0, value_weight=0.0)
+    x = signals(get("ppo"), equal=True, names=asked(get("ppo").credit))
+    x["old_values"] = torch.zeros_like(x["old_values"])
+    got, mask = method.credit(**x)["advantages"], x["mask"]
+    spread = x["scores"][..., None].expand(mask.shape)[mask]
+    assert torch.allclose(got[mask], (spread - spread.mean()) / spread.std(correction=0), rtol=1e-6)
+
+
+def test_rloo_is_reinforce_with_the_leave_one_out_baseline():
+    rloo, x = credited("rloo", seed=4, kl=0.2)
+    other, y = credited("reinforce", seed=4, kl=0.2, baseline="leave_one_out")
+    assert torch.equal(x["advantages"], y["advantages"])
+    x, y = only(get("rloo"), x), only(get("reinforce"), y)
+    assert torch.equal(rloo.loss(**x).total, other.loss(**y).total)
+
+
+def test_rloo_with_two_responses_pays_the_difference_of_their_scores():
+    x = signals(get("rloo"), equal=True, names=asked(get("rloo").credit))
+    x = {n: v[:, :2] for n, v in x.items()}
+    got = get("rloo")().credit(**x)["advantages"][..., 0]
+    gap = x["scores"][:, 0] - x["scores"][:, 1]
+    assert torch.allclose(got, torch.stack([gap, -gap], -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [("reinforce", {"baseline": "leave_one_out"}), ("reinforce", {"baseline": "batch"}), ("rloo", {})],
+)
+def test_a_constant_score_teaches_nothing(name, knobs):
+    method, cls = get(name)(kl=0.0, **knobs), get(name)
+    x = signals(cls, names=asked(cls.credit))
+    x["scores"] = torch.full_like(x["scores"], 0.3)
+    got = method.credit(**x)["advantages"]
+    assert got.abs().max() < 1e-15
+    _, grads = gradient(method, signals(cls) | {"advantages": got})
+    assert grads["token_logps"].abs().max() < 1e-15
+
+
+def test_without_a_baseline_a_constant_score_raises_every_sample():
+    method, x = credited("reinforce", kl=0.0, baseline="none")
+    x |= method.credit(**{n: x[n] for n in asked(get("reinforce").credit)} | {"scores": torch.ones(4, 4).double()})
+    _, grads = gradient(method, only(get("reinforce"), x))
+    assert (grads["token_logps"][x["mask"]] == -1.0).all()
+
+
+@pytest.mark.parametrize("name", ["reinforce", "rloo", "ppo"])
+def test_at_the_reference_the_price_of_kl_does_not_matter(name):
+    cheap, dear = (credited(name, kl=kl)[1] for kl in (0.0, 5.0))
+    assert torch.equal(cheap["advantages"], dear["advantages"])
+
+
+def test_sft_is_reinforce_with_every_advantage_one():
+    x = signals(get("sft"))
+    y = x | {"advantages": torch.ones_like(x["token_logps"])}
+    assert torch.equal(get("sft")().loss(**x).total, get("reinforce")().loss(**y).total)

@@ -1,0 +1,258 @@
+"""Mistakes that were found in well-known repositories, or are easy to make. Each must break the law it is named for.
+
+A trap without a law of its own keeps them all, and only the oracle knows. The annotations matter: the
+laws read them.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from sparring.core import registry
+from sparring.core.credit import at_last_token, every_token, gae, leave_one_out
+from sparring.core.loss import Loss, per_prompt
+from sparring.core.masked import masked_mean, masked_sum, whiten
+from sparring.core.registry import knob
+
+BKT = Float[Tensor, "B K T"]
+MASK = Bool[Tensor, "B K T"]
+TRAPS = {}
+
+
+def trap(breaks, *, data="preference", oracle=None):
+    def add(cls):
+        name = "trap_" + cls.__name__
+        registry.method(name, data=data)(cls)
+        TRAPS[cls.__name__] = (registry.METHODS.pop(name), breaks, oracle)
+        return cls
+
+    return add
+
+
+def pair_loss(reward):
+    return per_prompt(-logsigmoid(reward[:, 0] - reward[:, 1]), reward)
+
+
+def token_loss(total, mask):
+    return Loss(masked_sum(total, mask).sum(-1), mask.sum((-1, -2)).to(total.dtype))
+
+
+@trap("shape")  # HALOs, SLiC: the regularizer keeps one axis more than the hinge
+class KeepsTheTokenAxis:
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        logp = masked_sum(token_logps, mask)
+        return per_prompt((1 - logp[:, 0] + logp[:, 1]).clamp(min=0)[:, None] - token_logps[:, 0])
+
+
+@trap("finite_at_start")  # HALOs, IPO: the length is guessed by counting the log-ratios that are not zero
+class GuessesTheMask:
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        ratio = (token_logps - ref_token_logps).where(mask, 0.0)
+        return pair_loss(ratio.sum(-1) / (ratio != 0).sum(-1))
+
+
+@trap("every_signal_counts")  # HALOs, SimPO: a reference is loaded and run, and its answer thrown away
+class AsksForAReference:
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss(2 * masked_mean(token_logps, mask))
+
+
+@trap("every_signal_counts")  # a soft label is welcomed, and thrown away
+class WelcomesALabel:
+    def loss(self, token_logps: BKT, mask: MASK, label: Float[Tensor, " B"] | None = None) -> Loss:
+        return pair_loss(masked_sum(token_logps, mask))
+
+
+@trap("absent_means_neutral")  # without a label the pair is taken for a coin toss
+class TakesNoLabelForATie:
+    def loss(self, scores: Float[Tensor, "B K"], label: Float[Tensor, " B"] | None = None) -> Loss:
+        p = 0.5 if label is None else label
+        d = scores[:, 0] - scores[:, 1]
+        return per_prompt(-p * logsigmoid(d) - (1 - p) * logsigmoid(-d))
+
+
+@trap("words")  # HALOs: *args swallows whatever the caller sends
+class SwallowsArguments:
+    def loss(self, token_logps: BKT, mask: MASK, *args) -> Loss:
+        return pair_loss(masked_sum(token_logps, mask))
+
+
+@trap("words")  # one name with a shape of its own
+class GivesAWordAnotherShape:
+    def loss(self, token_logps: BKT, mask: MASK, margin: Float[Tensor, "B K"] | None = None) -> Loss:
+        reward = masked_sum(token_logps, mask)
+        return pair_loss(reward if margin is None else reward - margin[:, None])
+
+
+@trap("shape")  # open-instruct, WPO: sequence sums [B] meet a token mask [B, T]
+class MasksASum:
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        logp = masked_sum(token_logps, mask)
+        weight = (logp[:, 0] * mask[:, 0]).sum(-1) / mask[:, 0].sum(-1)
+        return per_prompt(-logsigmoid(logp[:, 0] - logp[:, 1]) * weight)
+
+
+@trap("micro_batches")  # the batch mean is taken inside the loss
+class TakesTheMean:
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        r = masked_sum(token_logps - ref_token_logps, mask)
+        return per_prompt(-logsigmoid(r[:, 0] - r[:, 1]).mean().expand(len(r)))
+
+
+@trap("padding")  # padding is summed too
+class ForgetsTheMask:
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss((token_logps - ref_token_logps).sum(-1) + 0.1 * mask.sum(-1))
+
+
+@trap("padding")  # multiplying by the mask keeps the NaN of padding, in the value or in the gradient
+class MultipliesByTheMask:
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss((token_logps * mask).sum(-1))
+
+
+@trap("direction")  # chosen and rejected change places
+class RanksBackwards:
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss(-masked_sum(token_logps - ref_token_logps, mask))
+
+
+@trap("finite_far_away")  # log(sigmoid(z)) instead of logsigmoid(z)
+class TakesTheLogOfTheSigmoid:
+    def loss(self, scores: Float[Tensor, "B K"]) -> Loss:
+        return per_prompt(-torch.sigmoid(scores[:, 0] - scores[:, 1]).log(), scores)
+
+
+@trap("gradient")  # part of the loss is detached: its value is right, its gradient is not
+class DetachesTheRejected:
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        logp = masked_sum(token_logps, mask)
+        return per_prompt(-logsigmoid(logp[:, 0] - logp[:, 1].detach()))
+
+
+@trap("every_knob_counts")  # a documented knob that turns nothing
+class ForgetsAKnob:
+    smoothing: float = knob(0.0, "a knob of a trap")
+
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss(masked_sum(token_logps, mask))
+
+
+@trap("every_knob_counts")  # two choices that are the same
+class OffersOneChoiceTwice:
+    average: str = knob("sum", "a knob of a trap", choices=("sum", "mean", "average"))
+
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss((masked_sum if self.average == "sum" else masked_mean)(token_logps, mask))
+
+
+@trap("pure")  # RRHF's official code: the labels that make the mask are overwritten in place
+class OverwritesItsInput:
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        token_logps.masked_fill_(~mask, 0.0)
+        return pair_loss(token_logps.sum(-1))
+
+
+@trap(None, oracle="dpo")  # beta is applied twice
+class SquaresBeta:
+    beta: float = knob(0.1, "a knob of a trap")
+    label_smoothing = 0.0
+
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss(self.beta**2 * masked_sum(token_logps - ref_token_logps, mask))
+
+
+@trap(None, oracle="dpo")  # DPO with rewards averaged over the tokens, as its variants have them
+class AveragesTheReward:
+    beta: float = knob(0.1, "a knob of a trap")
+    label_smoothing = 0.0
+
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        return pair_loss(self.beta * masked_mean(token_logps - ref_token_logps, mask))
+
+
+@trap(None, data="demonstration", oracle="sft")  # each response weighs the same, so tokens of short ones weigh more
+class AveragesEachResponse:
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        return per_prompt(-masked_mean(token_logps, mask).sum(-1))
+
+
+class Sampled:
+    """Knobs and credit for traps in a PPO loss."""
+
+    clip = value_clip = 0.2
+    value_weight = 0.0
+
+    def credit(self, scores: Float[Tensor, "B K"], mask: MASK):
+        return {"advantages": every_token(leave_one_out(scores), mask)}
+
+
+@trap(None, data="prompt", oracle="ppo")  # the maximum instead of the minimum: pessimism becomes optimism
+class ClipsTheOtherSide(Sampled):
+    def loss(self, token_logps: BKT, old_token_logps: BKT, advantages: BKT, mask: MASK) -> Loss:
+        q, a = (token_logps - old_token_logps).where(mask, 0.0).exp(), advantages.where(mask, 0.0)
+        return token_loss(-torch.maximum(q * a, q.clamp(0.8, 1.2) * a), mask)
+
+
+@trap("gradient", data="prompt", oracle="ppo")  # the ratio itself is clamped, and detached where it should push back
+class DetachesTheRatio(Sampled):
+    def loss(self, token_logps: BKT, old_token_logps: BKT, advantages: BKT, mask: MASK) -> Loss:
+        q, a = (token_logps - old_token_logps).where(mask, 0.0).exp(), advantages.where(mask, 0.0)
+        return token_loss(-torch.minimum(q.detach() * a, q.clamp(0.8, 1.2) * a), mask)
+
+
+class Plain:
+    """The REINFORCE loss, for traps in the credit."""
+
+    def loss(self, token_logps: BKT, advantages: BKT, mask: MASK) -> Loss:
+        return token_loss(-advantages.where(mask, 0.0) * token_logps, mask)
+
+
+@trap("padding", data="prompt")  # right where all responses have one length, as in OpenAI's code; wrong elsewhere
+class PaysAtTheEndOfTheTensor(Plain):
+    def credit(self, scores: Float[Tensor, "B K"], mask: MASK):
+        rewards = torch.zeros(mask.shape, dtype=scores.dtype)
+        rewards[..., -1] = scores
+        return {"advantages": rewards}
+
+
+@trap("padding", data="prompt")  # advantages are whitened over padding too
+class WhitensThePadding(Plain):
+    def credit(self, scores: Float[Tensor, "B K"], mask: MASK):
+        return {"advantages": whiten(at_last_token(scores, mask), torch.ones_like(mask))}
+
+
+@trap("credit", data="prompt")  # the baseline is the running mean of what came before in the batch
+class ReliesOnTheOrder(Plain):
+    def credit(self, scores: Float[Tensor, "B K"], mask: MASK):
+        before = scores.cumsum(-1) / torch.arange(1, scores.shape[-1] + 1)
+        return {"advantages": every_token(scores - before, mask)}
+
+
+@trap("credit", data="prompt")  # the loss asks for values that nobody trains, the credit forgets the returns
+class ForgetsTheReturns(Sampled):
+    def loss(self, token_logps: BKT, values: BKT, returns: BKT, advantages: BKT, mask: MASK) -> Loss:
+        off = (values - returns).where(mask, 0.0)
+        return token_loss(off**2 - advantages.where(mask, 0.0) * token_logps, mask)
+
+
+@trap(None, data="prompt", oracle="rloo_credit")  # a baseline that includes the response itself
+class IncludesItself(Plain):
+    kl = 0.0
+
+    def credit(self, scores: Float[Tensor, "B K"], mask: MASK):
+        return {"advantages": every_token(scores - scores.mean(-1, keepdim=True), mask)}
+
+
+@trap(None, data="prompt", oracle="ppo_credit")  # returns are made of the whitened advantages
+class AddsValuesToWhitenedAdvantages:
+    kl, gamma, lam = 0.0, 1.0, 0.95
+
+    def credit(self, scores: Float[Tensor, "B K"], old_values: BKT, mask: MASK):
+        advantages = whiten(gae(at_last_token(scores, mask), old_values, mask, self.gamma, self.lam)[0], mask)
+        return {"advantages": advantages, "returns": (advantages + old_values).where(mask, 0.0)}
+
+    def loss(self, token_logps: BKT, values: BKT, returns: BKT, advantages: BKT, mask: MASK) -> Loss:
+        off = (values - returns).where(mask, 0.0)
+        return token_loss(off**2 - advantages.where(mask, 0.0) * token_logps, mask)
