@@ -36,7 +36,7 @@ def halves(text: str) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def corpus() -> list[str]:
-    return pretraining_corpus(12000, seed=3)
+    return pretraining_corpus(6000, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -152,37 +152,37 @@ def test_a_review_without_slips_is_correct_in_every_word_whatever_its_mood() -> 
 
 
 def test_the_expert_scores_high_and_people_leave_room_for_improvement(corpus: list[str]) -> None:
-    expert = [gold(str(d.prompt), d.response) for d in demonstrations(800, seed=0)]
-    people = [gold(*halves(text)) for text in corpus[:3000]]
+    expert = [gold(str(d.prompt), d.response) for d in demonstrations(500, seed=0)]
+    people = [gold(*halves(text)) for text in corpus[:1500]]
     assert np.mean(expert) > 0.9
     assert 0.3 < np.mean(people) < 0.55
     assert np.std(people) > 0.2
 
 
 def test_the_expert_is_positive_on_topic_correct_and_varied_in_length() -> None:
-    found = demonstrations(600, seed=2)
+    found = demonstrations(300, seed=2)
     parts = [describe(str(d.prompt), d.response) for d in found]
     assert all(p.sentiment > 0 and p.topic == 1 and p.grammar == 1 and p.repetition == 0 for p in parts)
     assert {len(parse(str(d.prompt), d.response)) for d in found} == set(EXPERT_LENGTHS)
     assert all(d.response.endswith(" .") for d in found)
-    assert len({d.response for d in found}) > 590
+    assert len({d.response for d in found}) > 295
 
 
 def test_sentiment_topic_and_length_are_independent(corpus: list[str]) -> None:
     pairs = [halves(text) for text in corpus]
     sentiment = np.array([describe(*pair).sentiment for pair in pairs])
     length = np.array([len(response.split()) for _, response in pairs])
-    # The standard error of a correlation over 12000 reviews is 0.009; 0.04 is more than four of them.
-    assert abs(np.corrcoef(sentiment, length)[0, 1]) < 0.04
+    # The standard error of a correlation over 6000 reviews is 0.013; 0.055 is more than four of them.
+    assert abs(np.corrcoef(sentiment, length)[0, 1]) < 0.055
     for topic in TOPICS:
         about = np.array([topic_of(prompt) == topic for prompt, _ in pairs])
         assert 0.1 < about.mean() < 0.15
-        assert abs(np.corrcoef(about, length)[0, 1]) < 0.04
-        assert abs(np.corrcoef(about, sentiment)[0, 1]) < 0.04
+        assert abs(np.corrcoef(about, length)[0, 1]) < 0.055
+        assert abs(np.corrcoef(about, sentiment)[0, 1]) < 0.055
 
 
 def test_people_wander_and_slip_as_often_as_their_habits_say(corpus: list[str]) -> None:
-    found = [parse(*halves(text)) for text in corpus[:4000]]
+    found = [parse(*halves(text)) for text in corpus[:2500]]
     wandered = [len({c.topic for c in clauses if c.is_correct and c.topic}) > 1 for clauses in found]
     # Of the six lengths five are long enough, and some turns are lost to a slip.
     assert np.mean(wandered) == pytest.approx(PEOPLE.wandering * 5 / 6, abs=0.04)
@@ -192,9 +192,12 @@ def test_people_wander_and_slip_as_often_as_their_habits_say(corpus: list[str]) 
 
 
 def test_there_are_tens_of_thousands_of_distinct_sentences(corpus: list[str]) -> None:
-    sentences = {s for text in corpus for s in halves(text)[1].split(" . ")}
-    assert len(set(corpus)) > 11900
-    assert len(sentences) > 20000
+    # Nearly every sentence drawn is new, so what was drawn is far from all there are: from N sentences of equal
+    # weight n draws repeat about n * n / (2 N) times, and uneven weights repeat more often.
+    drawn = [s for text in corpus for s in halves(text)[1].split(" . ")]
+    repeats = len(drawn) - len(set(drawn))
+    assert len(set(corpus)) > 0.99 * len(corpus)
+    assert len(drawn) ** 2 / (2 * repeats) > 30000
 
 
 def test_the_vocabulary_is_small_and_whole(corpus: list[str]) -> None:

@@ -1,13 +1,13 @@
 """sparring chat MODEL: talk to a model, turn by turn, by its own chat template if it has one."""
 
 import argparse
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterator
 
 from sparring.cli.parser import Parser
-from sparring.cli.sample import add_sampling
+from sparring.cli.sample import add_sampling, complain
 
-if TYPE_CHECKING:
-    from rich.console import Console
+HELP = "/new forgets what was said, /quit (or the end of the input) ends."
 
 
 def add_arguments(parser: Parser) -> None:
@@ -18,35 +18,36 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read a line, answer it, and go on until an empty line or the end of the input."""
+    """Answer every line until /quit or the end of the input; the input may also come from a pipe."""
     from rich.console import Console
 
-    from sparring.core.records import Message
-    from sparring.rollout.answer import sample
+    from sparring.rollout.answer import Answerer, Conversation
+    from sparring.rollout.sample import Sampling
 
+    how = Sampling(max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+    talk = Conversation(Answerer(args.model, say=complain), how, system=args.system, seed=args.seed)
+    manner = "It answers by its chat template." if talk.is_chat else "No chat template: it goes on with your text."
     console = Console(highlight=False)
-    console.print("An empty line ends the conversation.", style="dim")
-    turns = [Message(role="system", content=args.system)] if args.system else []
-    round_number = 0
-    while line := _ask(console):
-        turns.append(Message(role="user", content=line))
-        [[text]] = sample(
-            args.model,
-            [tuple(turns)],
-            K=1,
-            max_tokens=args.max_tokens,
-            temperature=args.temperature,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            seed=args.seed + round_number,
-        )
-        console.print(text, markup=False)
-        turns.append(Message(role="assistant", content=text))
-        round_number += 1
+    if sys.stdin.isatty():
+        console.print(f"{manner} {HELP}", style="dim")
+    for line in _lines():
+        if line == "/quit":
+            return
+        if line == "/new":
+            talk.forget()
+        elif line.startswith("/"):
+            sys.stderr.write(f"there is no {line.split()[0]}: {HELP}\n")
+        else:
+            console.out(talk.reply(line), highlight=False)
 
 
-def _ask(console: "Console") -> str:
-    try:
-        return console.input("[bold]> [/bold]").strip()
-    except EOFError:
-        return ""
+def _lines() -> Iterator[str]:
+    """Read lines that are not empty, with a sign to type at where somebody types."""
+    sign = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(sign)
+        except EOFError:
+            return
+        if line.strip():
+            yield line.strip()

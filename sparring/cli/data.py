@@ -113,7 +113,8 @@ def _print_rows(records: Sequence[Record], tokenizer: "Tokenizer | None", consol
     from rich.text import Text
 
     marked = "is underlined" if console.is_terminal else "stands between [[ and ]]"
-    _say(console, ["", f"The trained part {marked}."])
+    if any(record.responses() for record in records):
+        _say(console, ["", f"The trained part {marked}."])
     for record in records:
         console.print(Text(f"\n{record.where}", style="dim"))
         for part in _parts(record, tokenizer):
@@ -193,9 +194,10 @@ def _print_lengths(
     limits = [max_length] if max_length is not None else [n for n in LIMITS if n < lengths[-1]]
     for limit in limits:
         cut = sum(n > limit for n in lengths)
-        console.print(
+        lines.append(
             f"A max length of {limit:,} would cut {cut:,} of {len(lengths):,} rows ({cut / len(lengths):.1%})."
         )
+    _say(console, lines)
 
 
 def _repeats(raw: Sequence[RawRow], records: Sequence[Record]) -> list[str]:

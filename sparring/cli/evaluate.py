@@ -1,11 +1,20 @@
 """sparring evaluate RUN: figures with intervals on prompts that training has not seen."""
 
 import argparse
-from typing import Any
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from sparring.cli.flags import parse_fields
 from sparring.cli.parser import Parser, integer, number
 from sparring.core.errors import SettingError
+
+if TYPE_CHECKING:
+    from sparring.evaluate.measure import Tick
+
+WIDE = 110  # columns of a terminal from which what a figure means fits on its line
 
 
 def add_arguments(parser: Parser) -> None:
@@ -13,47 +22,92 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="RUN", help="a run folder, a model folder or a hub id")
     parser.add_argument("--data", required=True, metavar="FILE", help="held-out prompts or demonstrations; required")
     parser.add_argument("--feedback", action="append", default=[], metavar="JUDGE", help="length, vader, "
-        "FILE.py:FUNCTION, a reward model's run, or a sum; repeat for a figure each")  # fmt: skip
+        "FILE.py:FUNCTION, a reward model's run, RUN/judge, or a sum; repeat for a figure each")  # fmt: skip
+    parser.add_argument("--base", metavar="MODEL", help="where distance is measured from (default: the run's start)")
+    parser.add_argument("--best-of", type=integer, default=1, metavar="N", help="draw N, let --judge pick (default 1)")
+    parser.add_argument("--judge", metavar="JUDGE", help="who picks with --best-of, such as runs/x/judge")
     parser.add_argument("--fields", default="", metavar="OURS=THEIRS,...", help="which columns hold what")
     parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="keep only such rows")
     parser.add_argument("--prompts", type=integer, default=500, metavar="N", help="prompts to take (default 500)")
     parser.add_argument("-k", "--K", type=integer, default=1, metavar="N", help="responses to each (default 1)")
     parser.add_argument("--max-tokens", type=integer, default=64, metavar="N", help="longest response (default 64)")
+    parser.add_argument("--max-prompt", type=integer, default=512, metavar="N", help="longest prompt (default 512)")
     parser.add_argument("--temperature", type=number, default=1.0, metavar="X", help="of the policy (default 1)")
     parser.add_argument("--seed", type=integer, default=0, metavar="N", help="the seed of all draws (default 0)")
+    parser.add_argument("--json", action="store_true", help="print what eval.json holds")
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print the figures, and leave them in eval.json of the run folder."""
-    for name in ("prompts", "K", "max_tokens"):
+    for name in ("prompts", "K", "best_of", "max_tokens", "max_prompt"):
         if getattr(args, name) < 1:
             raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
-    from sparring.evaluate.suite import evaluate
+    from sparring.evaluate.suite import eval_file, evaluate
 
-    figures = evaluate(
-        args.model,
-        data=args.data,
-        feedback=args.feedback,
-        fields=parse_fields(args.fields) if args.fields else {},
-        where=args.where,
-        prompts=args.prompts,
-        K=args.K,
-        max_tokens=args.max_tokens,
-        temperature=args.temperature,
-        seed=args.seed,
-    )
-    show(figures)
+    with progress() as tick:
+        found = evaluate(
+            args.model,
+            data=args.data,
+            feedback=args.feedback,
+            base=args.base,
+            judge=args.judge,
+            best_of=args.best_of,
+            fields=parse_fields(args.fields) if args.fields else {},
+            where=args.where,
+            prompts=args.prompts,
+            K=args.K,
+            max_tokens=args.max_tokens,
+            max_prompt=args.max_prompt,
+            temperature=args.temperature,
+            seed=args.seed,
+            tick=tick,
+        )
+    if args.json:
+        sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        return
+    show(found)
+    if (file := eval_file(args.model, args.best_of)) is not None:
+        sys.stderr.write(f"wrote {file}\n")
 
 
-def show(figures: dict[str, Any]) -> None:
-    """Print one line for each figure: its mean and, where there is one, its 95 % interval."""
+def show(found: Mapping[str, Any]) -> None:
+    """Print a line for each figure (mean, 95 % interval and, if there is room, its meaning), then the notes."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("figure", "mean", "95 % interval", box=None, pad_edge=False)
+    from sparring.evaluate.figures import meaning
+
+    figures = {name: value for name, value in found.items() if isinstance(value, Mapping) and "mean" in value}
+    console = Console(highlight=False)
+    is_wide = console.width >= WIDE
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("figure", no_wrap=True)
+    table.add_column("mean", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("what it is", style="dim", overflow="fold")
     for name, figure in figures.items():
-        if isinstance(figure, dict):
-            table.add_row(name, f"{figure['mean']:.4g}", f"{figure['low']:.4g} to {figure['high']:.4g}")
-        else:
-            table.add_row(name, f"{figure:.4g}" if isinstance(figure, float) else str(figure), "")
-    Console(highlight=False).print(table)
+        ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
+        table.add_row(name, f"{figure['mean']:.4g}", ends, *([meaning(name)] if is_wide else []))
+    console.print(table)
+    for note in found["notes"]:
+        console.print(f"note: {note}", style="dim", markup=False)
+
+
+@contextmanager
+def progress() -> "Iterator[Tick]":
+    """Show on standard error how far an evaluation is; only where somebody watches a terminal."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(24), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, bars.TaskID] = {}
+
+        def tick(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield tick

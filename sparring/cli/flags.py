@@ -61,7 +61,7 @@ class Choice:
 
     def groups(self) -> list[Group]:
         """List the flags by group, the method's own knobs first."""
-        defaults = self.found.defaults if isinstance(self.found, Recipe) else {}
+        defaults = self.found.defaults.get(self.policy or "", {}) if isinstance(self.found, Recipe) else {}
         equation = self.found if isinstance(self.found, type) else methods.get(self.policy or "")
         shown: list[tuple[str, type]] = [(f"knobs of {self.policy or self.name}", equation)]
         if isinstance(self.found, Recipe):

@@ -4,7 +4,7 @@ Each command is a module with `add_arguments(parser)` and `run(args)`, imported 
 so that help is instant. Whatever a user can get wrong ends as one line on stderr.
 
 Exit codes: 0 done, 1 a fault of ours (with its traceback), 2 unusable input, 3 the training diverged,
-130 interrupted. SPARRING_DEBUG=1 shows the traceback of every error.
+130 interrupted, 143 asked to end (SIGTERM) and saved. SPARRING_DEBUG=1 shows the traceback of every error.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from sparring.cli.parser import Parser
-from sparring.core.errors import Diverged, SettingError, UserError, did_you_mean
+from sparring.core.errors import Diverged, Interrupted, SettingError, UserError, did_you_mean
 from sparring.core.version import VERSION
 
 COMMANDS = {
@@ -46,6 +46,9 @@ QUIET = {
 }
 """Environment of the libraries below us: no telemetry, no progress bars and no advice between our lines."""
 
+CODES = {KeyboardInterrupt: 130, Interrupted: 143, Diverged: 3}
+"""Exit codes of errors that are not unusable input; 143 is what a process ended by SIGTERM leaves."""
+
 NOISY = "accelerate|bitsandbytes|datasets|huggingface_hub|peft|torch|transformers"
 """Libraries whose warnings are about their own future, not about the user's run."""
 
@@ -62,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UserError, Diverged, OSError, KeyboardInterrupt) as e:
+    except (UserError, Diverged, Interrupted, OSError, KeyboardInterrupt) as e:
         if os.environ.get("SPARRING_DEBUG") == "1":
             raise
         sys.stderr.write(f"{_message(e)}\n")
-        return 130 if isinstance(e, KeyboardInterrupt) else 3 if isinstance(e, Diverged) else 2
+        return next((code for kind, code in CODES.items() if isinstance(e, kind)), 2)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -129,6 +132,8 @@ def _quiet() -> None:
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, Interrupted):
+        return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.filename}: {(error.strerror or str(error)).lower()}"
     return f"error: {error}"

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         top_k=args.top_k,
         top_p=args.top_p,
         seed=args.seed,
+        say=complain,
     )
     if args.json:
         for prompt, texts in zip(prompts, answers, strict=True):
@@ -66,6 +67,11 @@ def run(args: argparse.Namespace) -> None:
     for prompt, texts in zip(prompts, answers, strict=True):
         for text in texts:
             console.print(Text.assemble((prompt, "dim"), (text, "bold")), "")
+
+
+def complain(text: str) -> None:
+    """Say on standard error what happened to the prompts, so that responses can still be piped."""
+    sys.stderr.write(f"note: {text}\n")
 
 
 def read_prompts(source: str) -> list[str]:

@@ -36,6 +36,10 @@ class Diverged(RuntimeError):
     """Training stopped because going on would only destroy the model; the message says what was seen."""
 
 
+class Interrupted(Exception):
+    """The process was asked to end, and what it was doing has been saved; the message says how to go on."""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Say which right names are nearest to a wrong one, or list them all when none is near."""
     options = sorted(set(options))

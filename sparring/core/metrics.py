@@ -19,6 +19,13 @@ class Metric:
 
 
 _TRAINING = {
+    "step": Metric(meaning="optimizer steps made so far", unit="steps", healthy="counts up by one", low=1.0),
+    "round": Metric(
+        meaning="rounds of sampling so far, those in which only a judge learns included",
+        unit="rounds",
+        healthy="counts up by one",
+        low=1.0,
+    ),
     "loss": Metric(
         meaning="what the optimizer makes smaller",
         unit="nats",
@@ -73,6 +80,18 @@ _ORDERED = {
         healthy="about 0 at the start; for DPO it may fall, more slowly than reward_worst",
     ),
     "reward_worst": Metric(meaning="reward of the rejected response", unit="reward", healthy="falls below reward_best"),
+    "eval_reward_margin": Metric(
+        meaning="reward_margin on held-out records",
+        unit="reward",
+        healthy="rises with the training figure; when it falls, the model learns by heart",
+        low=0.0,
+    ),
+    "eval_reward_best": Metric(
+        meaning="reward_best on held-out records", unit="reward", healthy="near the training figure"
+    ),
+    "eval_reward_worst": Metric(
+        meaning="reward_worst on held-out records", unit="reward", healthy="near the training figure"
+    ),
 }
 
 _SAMPLES = {
@@ -87,6 +106,11 @@ _SAMPLES = {
         healthy="above 0; when all scores are equal nothing is learned",
         low=1e-6,
     ),
+    "eval_score": Metric(
+        meaning="mean score of answers to held-out prompts, by a judge that does not learn",
+        unit="reward",
+        healthy="rises with score; a growing gap means that prompts are learnt by heart",
+    ),
     "reward": Metric(
         meaning="mean score after the price of KL is taken off",
         unit="reward",
@@ -99,8 +123,15 @@ _SAMPLES = {
         low=-5.0,
         high=50.0,
     ),
+    "kl_per_token": Metric(
+        meaning="the same for each token, so that responses of any length compare",
+        unit="nats/token",
+        healthy="below 0.5; above 1 the text is hardly the reference's any more",
+        low=-0.1,
+        high=1.0,
+    ),
     "kl_k3": Metric(
-        meaning="the same by an estimator that is never negative",
+        meaning="kl by an estimator that is never negative",
         unit="nats",
         healthy="close to kl; far from it means few samples or a policy far away",
         low=0.0,
@@ -151,6 +182,20 @@ _SAMPLES = {
         healthy="below 0.1; a rise is the first sign of degenerate text",
         low=0.0,
         high=0.2,
+    ),
+    "cue_length": Metric(
+        meaning="correlation of score and length within a round: whether the judge looks at length",
+        unit="correlation",
+        healthy="near 0 unless length is rewarded; beyond 0.5 the judge mostly counts tokens",
+        low=-0.5,
+        high=0.5,
+    ),
+    "cue_fluency": Metric(
+        meaning="correlation of score and the reference's log-probability per token: whether it looks at fluency",
+        unit="correlation",
+        healthy="near 0; beyond 0.5 the judge mostly tells usual text from unusual, whatever it says",
+        low=-0.5,
+        high=0.5,
     ),
     "identical": Metric(
         meaning="share of responses that equal another one of the round",
@@ -223,7 +268,16 @@ _JUDGE = {
         meaning="mean score of held-out demonstrations", unit="logit", healthy="above judge_score_fake, the gap below 5"
     ),
     "judge_score_fake": Metric(
-        meaning="mean score of the policy's samples", unit="logit", healthy="approaches judge_score_real"
+        meaning="mean score of fresh samples beside them", unit="logit", healthy="approaches judge_score_real"
+    ),
+    "judge_grad_norm": Metric(
+        meaning="length of the judge's gradient before clipping", unit="norm", healthy="steady", low=0.0
+    ),
+    "judge_steps": Metric(
+        meaning="updates of the judge in this round",
+        unit="steps",
+        healthy="judge_steps as set; 0 while the judge is above its gate and rests",
+        low=0.0,
     ),
 }
 

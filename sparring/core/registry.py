@@ -4,9 +4,11 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 from sparring.core.errors import SettingError, did_you_mean
+
+T = TypeVar("T")
 
 METHODS: dict[str, type] = {}
 RECIPES: dict[str, "Recipe"] = {}
@@ -24,7 +26,8 @@ def knob(
     return field(default=default, metadata={"doc": doc, "above": above, "within": within, "choices": choices})
 
 
-def settings(cls: type) -> type:
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(knob,))
+def settings(cls: type[T]) -> type[T]:
     """Turn a class of knobs into a frozen dataclass that refuses values out of range."""
     # Before dataclass(), which calls a check after __init__ only if it finds one now.
     cls.__post_init__ = check_knobs  # type: ignore[attr-defined]
@@ -50,17 +53,17 @@ class Recipe:
     """A method that is made of others: an equation for the policy, and the feedback it is trained on.
 
     `policies` are the online methods it can use, the default first; `feedback` is the name of the
-    judge that comes with it; `defaults` are settings of the loop that differ from the loop's own.
+    judge that comes with it; `defaults` are, by policy, knobs and settings that differ from their own.
     """
 
     name: str
     data: str
     policies: tuple[str, ...]
     feedback: str
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, Mapping[str, Any]]
 
 
-def recipe(name: str, *, data: str, policies: tuple[str, ...], feedback: str, defaults: Mapping[str, Any]) -> Recipe:
+def recipe(name: str, *, data: str, policies: tuple[str, ...], feedback: str, defaults: Mapping[str, Mapping[str, Any]]) -> Recipe:
     """Register a recipe under the name it has on the command line and in the docs."""
     if name in RECIPES:
         raise AssertionError(f"two recipes are called {name!r}")

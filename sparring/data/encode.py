@@ -56,8 +56,8 @@ class _Rendered:
     is_chat: bool
 
 
-def encode(records: Sequence[Record], tokenizer: Tokenizer, *, start: int = 0) -> list[Row]:
-    """Turn records into rows of ids, nothing cut; indices count from `start`.
+def encode(records: Sequence[Record], tokenizer: Tokenizer) -> list[Row]:
+    """Turn records into rows of ids, nothing cut; an index is a record's place.
 
     Every response ends with the end-of-text token, once. A rating becomes the row's one score. Raises
     DataError for a conversation that the tokenizer's template cannot render, and for a response without
@@ -71,7 +71,7 @@ def encode(records: Sequence[Record], tokenizer: Tokenizer, *, start: int = 0) -
         rendered = [_render(r, tokenizer) for r in part]
         texts = list(dict.fromkeys(t for r in rendered for t in (r.prompt, *r.wholes)))
         ids = dict(zip(texts, _ids(texts, tokenizer), strict=True))
-        for i, (record, seen) in enumerate(zip(part, rendered, strict=True), start + begin):
+        for i, (record, seen) in enumerate(zip(part, rendered, strict=True), begin):
             rows.append(_row(record, seen, ids, head, tokenizer, i))
     return rows
 

@@ -103,7 +103,7 @@ def describe(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | dict):
-        return f"a {'list' if isinstance(value, list) else 'object'} of {len(value)}"
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     shown = value if len(str(value)) <= SHOWN else f"{str(value)[:SHOWN]}..."
     return f"the text {shown!r}" if isinstance(value, str) else f"the number {shown}"
 

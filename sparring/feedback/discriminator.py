@@ -15,14 +15,14 @@ Source: Yu et al. 2023, arXiv:2305.06176, table 1; pairs as in GAD, arXiv:2511.1
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from sparring.core.loss import Loss, per_prompt
+from sparring.core.loss import Loss, Tally, add, figures, per_prompt
 from sparring.core.seeds import rng
 from sparring.data.batch import Row, collate
 from sparring.data.responses import Responses
@@ -40,17 +40,49 @@ REWARDS = {
 }
 
 
+@runtime_checkable
 class Settings(Protocol):
-    """What the judge needs to be told; `loops.settings.DiscriminatorSettings` says what each means."""
+    """What the judge needs to be told, ready-made by `loops.settings.DiscriminatorSettings`."""
 
-    judge_loss: str
-    reward: str
-    judge_steps: int
-    judge_batch: int
-    gate: float
-    label_smoothing: float
-    replay: float
-    negatives_share: float
+    @property
+    def judge_loss(self) -> str:
+        """Bce or bt."""
+        ...
+
+    @property
+    def reward(self) -> str:
+        """Logit, norm or logsig."""
+        ...
+
+    @property
+    def judge_steps(self) -> int:
+        """Updates in one round."""
+        ...
+
+    @property
+    def judge_batch(self) -> int:
+        """Demonstrations in one update, each with a fake."""
+        ...
+
+    @property
+    def gate(self) -> float:
+        """Held-out accuracy above which the judge rests."""
+        ...
+
+    @property
+    def label_smoothing(self) -> float:
+        """How far targets stay from 0 and 1."""
+        ...
+
+    @property
+    def replay(self) -> float:
+        """Share of fakes from earlier rounds."""
+        ...
+
+    @property
+    def negatives_share(self) -> float:
+        """Share of fakes of the unwanted kind."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +112,9 @@ class Discriminator:
         self._by_prompt: dict[tuple[int, ...], list[Row]] = {}
         for row in data.real:
             self._by_prompt.setdefault(row.prompt, []).append(row)
-        self._kept_out = {row.prompt for row in data.held_out}
+        # A prompt is kept from the judge when all its demonstrations are; without prompts only texts can be.
+        self._known_out = {row.prompt for row in data.held_out}
+        self._kept_out = self._known_out - self._by_prompt.keys()
         self._buffer: list[Row] = []
         self._calls = 0
         self._right = {"real": (0.0, 0.0), "fake": (0.0, 0.0)}
@@ -100,12 +134,14 @@ class Discriminator:
         return sum(shares) / len(shares) if shares else 0.5
 
     def learn(self, fake: Responses, *, updates: int | None = None) -> dict[str, float]:
-        """Learn from a round of responses and return figures; rests when the held-out accuracy passes the gate."""
-        fresh = _rows(fake)
-        draw = rng(self.seed, "judge", self._calls, self.updater.machine.rank)
+        """Learn from a round of responses and return figures; rests when the held-out accuracy passes the gate.
+
+        Several processes put their responses together first and draw alike, so all learn the same.
+        """
+        fresh = [row for one in self.updater.machine.join(_rows(fake)) for row in one]
+        draw = rng(self.seed, "judge", self._calls)
         self._calls += 1
-        self._watch(fresh, draw)
-        row: dict[str, float] = {}
+        row = self._watch(fresh, draw)
         mine = [r for r in fresh if r.prompt not in self._kept_out]
         steps = self.settings.judge_steps if updates is None else updates
         if self.held_out_accuracy > self.settings.gate or not mine:
@@ -116,30 +152,26 @@ class Discriminator:
         return row | {"judge_accuracy_held_out": self.held_out_accuracy, "judge_steps": float(steps)}
 
     def _update(self, fresh: list[Row], draw: Any) -> dict[str, float]:
-        settings = self.settings
+        settings, machine = self.settings, self.updater.machine
         fakes = [self._fake(fresh, draw) for _ in range(settings.judge_batch)]
-        reals = [self._partner(f, draw) for f in fakes]
-        width = 2 * max(r.tokens for r in (*reals, *fakes))
-        size = max(1, self.micro_tokens // width)
-        seen = []
-        for start in range(0, len(fakes), size):
-            pairs = reals[start : start + size] + fakes[start : start + size]
-            s = score(self.network, collate(pairs).to(self.network.trunk.device))[:, 0]
-            real, false = s.chunk(2)
+        pairs = machine.share([(self._partner(f, draw), f) for f in fakes])
+        size = max(1, self.micro_tokens // (2 * max((r.tokens for pair in pairs for r in pair), default=1)))
+        counted: list[Tally] = []
+        for start in range(0, len(pairs), size):
+            real, false = self._logits(pairs[start : start + size])
             loss = judge_loss(real, false, settings.judge_loss, settings.label_smoothing)
-            self.updater.backward(loss, tuple(r.where for r in pairs))
-            seen.append(torch.stack([real.detach(), false.detach()]))
-        figures = self.updater.step()
-        real, false = torch.cat(seen, -1)
-        return {
-            "judge_loss": figures["loss"],
-            "judge_loss_real": float(softplus(-real).mean()),
-            "judge_loss_fake": float(softplus(false).mean()),
-            "judge_accuracy": float(((real > 0).float().mean() + (false < 0).float().mean()) / 2),
-            "judge_score_real": float(real.mean()),
-            "judge_score_fake": float(false.mean()),
-            "judge_grad_norm": figures["grad_norm"],
-        }
+            self.updater.backward(loss, tuple(f"{r.where} against {f.where}" for r, f in pairs[start : start + size]))
+            losses = {"judge_loss_real": softplus(-real), "judge_loss_fake": softplus(false)}
+            counted.append(_count(losses | _told_apart(real, false)))
+        seen, step = figures(machine.sum_tally(add(counted))), self.updater.step()
+        accuracy = (seen.pop("real") + seen.pop("fake")) / 2
+        return seen | {"judge_accuracy": accuracy, "judge_loss": step["loss"], "judge_grad_norm": step["grad_norm"]}
+
+    def _logits(self, pairs: Sequence[tuple[Row, Row]]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Score pairs of a demonstration and a fake."""
+        rows = [real for real, _ in pairs] + [fake for _, fake in pairs]
+        real, fake = score(self.network, collate(rows).to(self.network.trunk.device))[:, 0].chunk(2)
+        return real, fake
 
     def _fake(self, fresh: list[Row], draw: Any) -> Row:
         """One unwanted text: of the unwanted kind, from the past, or fresh."""
@@ -161,20 +193,20 @@ class Discriminator:
                 self._buffer[int(draw.integers(BUFFER))] = row
 
     @torch.no_grad()
-    def _watch(self, fresh: list[Row], draw: Any) -> None:
-        """Measure on what the judge has not learnt from: held-out demonstrations, and fresh responses to their prompts."""
-        fakes = [r for r in fresh if r.prompt in self._kept_out][: self.settings.judge_batch]
-        reals = [_pick(self.data.held_out, draw) for _ in fakes]
-        if fakes:
-            batch = collate([*reals, *fakes]).to(self.network.trunk.device)
-            real, fake = score_in_parts(self.network, batch, self.micro_tokens)[:, 0].chunk(2)
-            told = {"real": (real > 0).float(), "fake": (fake < 0).float()}
-        else:
-            told = {"real": torch.zeros(0), "fake": torch.zeros(0)}
-        counted = self.updater.machine.sum_tally({n: (float(x.sum()), float(len(x))) for n, x in told.items()})
-        for name, (right, number) in counted.items():
-            top, bottom = self._right[name]
+    def _watch(self, fresh: list[Row], draw: Any) -> dict[str, float]:
+        """Measure on what the judge has not learnt from: held-out demonstrations, fresh responses to their prompts."""
+        machine, counted = self.updater.machine, []
+        fakes = [r for r in fresh if r.prompt in self._known_out][: self.settings.judge_batch]
+        pairs = machine.share([(_pick(self.data.held_out, draw), f) for f in fakes])
+        size = max(1, self.micro_tokens // (2 * max((r.tokens for pair in pairs for r in pair), default=1)))
+        for start in range(0, len(pairs), size):
+            real, fake = self._logits(pairs[start : start + size])
+            counted.append(_count({"judge_score_real": real, "judge_score_fake": fake} | _told_apart(real, fake)))
+        total = machine.sum_tally(add(counted))
+        for name, (top, bottom) in self._right.items():
+            right, number = total.pop(name, (0.0, 0.0))
             self._right[name] = (MEMORY * top + right, MEMORY * bottom + number)
+        return figures(total)
 
     def state(self) -> dict[str, Any]:
         """Return weights, optimizer, remembered responses and the figures that the gate looks at."""
@@ -199,16 +231,30 @@ def judge_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str, 
     return per_prompt((towards(real) + towards(-fake)) / 2)
 
 
-def _rows(responses: Responses) -> list[Row]:
-    """Every response as a row of its own."""
+def _told_apart(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
+    """Whether logits are on the right side of zero."""
+    return {"real": _sides(real), "fake": _sides(-fake)}
+
+
+def _count(columns: Mapping[str, Float[Tensor, " B"]]) -> Tally:
+    """Sum figures that there is one of for each pair."""
+    return {n: (float(x.detach().double().sum()), float(len(x))) for n, x in columns.items()}
+
+
+def _sides(s: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """1 where a logit is on the right side, 1/2 where it takes none."""
+    return (s.sign() + 1) / 2
+
+
+def _rows(responses: Responses) -> list[list[Row]]:
+    """Every response as a row of its own, those of a prompt together."""
     batch = responses.batch
     out = []
     for b in range(len(batch)):
         prompt = tuple(batch.prompt_ids[b][batch.prompt_mask[b]].tolist())
-        for k in range(batch.mask.shape[1]):
-            tokens = tuple(batch.response_ids[b, k][batch.mask[b, k]].tolist())
-            if tokens:
-                out.append(Row(prompt=prompt, responses=(tokens,), where=f"response {k + 1} to {responses.prompts[b]!r}"))
+        own = [tuple(batch.response_ids[b, k][batch.mask[b, k]].tolist()) for k in range(batch.mask.shape[1])]
+        where = [f"response {k + 1} to {responses.prompts[b]!r}" for k in range(len(own))]
+        out.append([Row(prompt=prompt, responses=(y,), where=w) for y, w in zip(own, where, strict=True) if y])
     return out
 
 

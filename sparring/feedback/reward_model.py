@@ -7,8 +7,9 @@ from torch import Tensor
 from sparring.core.errors import ModelError
 from sparring.data.batch import Batch
 from sparring.data.responses import Responses
-from sparring.models.backbone import Trunk, load_scorer
+from sparring.models.scorers import load_scorer
 from sparring.models.signals import Network, score
+from sparring.models.trunk import Trunk
 
 
 class RewardModel:
@@ -24,10 +25,10 @@ class RewardModel:
 
 def load_reward_model(path: str, policy: Trunk, *, device: str) -> RewardModel:
     """Load a reward model folder. Raises ModelError when its tokenizer differs from the policy's."""
-    trunk, head = load_scorer(path, device=device)
-    if trunk.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+    network = load_scorer(path, device=device)
+    if network.trunk.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ModelError(f"{path}: its tokenizer is not the policy's, so it would read other words; train one from {policy.source}")
-    return RewardModel(Network(trunk=trunk, head=head))
+    return RewardModel(network)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring import methods
-from sparring.core.errors import RunError, SettingError, did_you_mean
+from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, knobs, needs
 from sparring.loops.settings import (
     DataSettings,
@@ -23,6 +23,7 @@ from sparring.loops.settings import (
 )
 
 DISCRIMINATOR = "discriminator"
+DEMONSTRATION = "demonstration"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,18 @@ class Job:
         return chosen.seed
 
     @property
+    def has_held_out(self) -> bool:
+        """Whether anything is kept from training to measure on."""
+        return self.eval_data is not None or self.data_settings.held_out > 0
+
+    @property
     def trains_scorer(self) -> bool:
         """Whether what is trained gives scores (a reward model) and not text."""
         return "scores" in needs(self.equation.loss) and "token_logps" not in needs(self.equation.loss)
+
+    def judges(self) -> list[str]:
+        """The feedback by name; a Python function goes by its own."""
+        return [f if isinstance(f, str) else getattr(f, "__qualname__", type(f).__qualname__) for f in self.feedback]
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
@@ -78,7 +88,7 @@ class Job:
             "run": str(self.run),
             "policy": self.policy,
             "eval_data": self.eval_data,
-            "feedback": [f if isinstance(f, str) else getattr(f, "__qualname__", repr(f)) for f in self.feedback],
+            "feedback": self.judges(),
             "negatives": self.negatives,
             "fields": dict(self.fields),
             "where": list(self.where),
@@ -126,40 +136,53 @@ def make_job(
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if recipe else None,
     }
-    chosen = dict(recipe.defaults if recipe else {}) | dict(settings or {})
+    chosen = dict(recipe.defaults.get(equation.name, {}) if recipe else {}) | dict(settings or {})
     parts = _sort(method, chosen, classes)
     kind = DEMONSTRATION if is_adversarial else equation.data
-    return Job(
+    job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
         policy=equation.name if recipe else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
         where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
     )  # fmt: skip
+    _check_together(job)
+    return job
 
 
-DEMONSTRATION = "demonstration"
+def _check_together(job: Job) -> None:
+    """Refuse settings that are each in range and do not go together, rather than leave one without effect."""
+    problem = _online_problem(job) if job.online else _offline_problem(job)
+    if problem:
+        raise SettingError(f"{job.method}: {problem}")
 
 
-def write_yaml(job: Job, extra: Mapping[str, Any]) -> str:
-    """Give the text of run.yaml: the job, and what is known about the run that was made."""
-    import yaml
+def _online_problem(job: Job) -> str:
+    online, name = job.online, job.equation.name
+    assert online is not None
+    if online.epochs * online.minibatches > 1 and "old_token_logps" not in needs(job.equation.loss):
+        return (
+            f"epochs {online.epochs} and minibatches {online.minibatches} ask for several updates on the same samples, "
+            f"but the loss of {name} is right for one only, for it has no ratio to the policy that sampled; "
+            "set both to 1, or use ppo"
+        )
+    if online.minibatches > online.batch:
+        return f"minibatches is {online.minibatches}, but there are only {online.batch} prompts in a batch to divide"
+    if online.keep_best == "eval_score" and job.discriminator is not None:
+        return "keep_best eval_score compares scores of different rounds, but a discriminator's move; leave it at last"
+    if online.keep_best == "eval_score" and not job.has_held_out:
+        return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
+    return ""
 
-    return yaml.safe_dump({**job.to_dict(), "command": job.command, **extra}, sort_keys=False, allow_unicode=True)
 
-
-def read_yaml(run: Path) -> dict[str, Any]:
-    """Read run.yaml. Raises RunError when the folder holds no run or a damaged one."""
-    import yaml
-
-    file = run / "run.yaml"
-    if not file.is_file():
-        raise RunError(f"{run}: there is no run here to resume (no run.yaml); leave --resume out to start one")
-    try:
-        content = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise RunError(f"{file}: not readable as YAML; {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(content, dict) or "method" not in content:
-        raise RunError(f"{file}: this does not describe a run")
-    return content
+def _offline_problem(job: Job) -> str:
+    offline = job.offline
+    assert offline is not None
+    if offline.patience and not job.has_held_out:
+        return "patience needs held-out records to lose it over; set held_out above 0 or give eval_data"
+    if offline.patience and offline.keep_best == "last":
+        return "patience waits for a better metric; name it with keep_best (eval_loss or eval_reward_accuracy)"
+    if offline.keep_best == "eval_reward_accuracy" and job.kind == DEMONSTRATION:
+        return "keep_best eval_reward_accuracy needs responses to compare, and a demonstration has one; take eval_loss"
+    return ""
 
 
 def _equation(found: type | Recipe, policy: str | None) -> Any:

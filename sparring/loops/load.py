@@ -1,13 +1,13 @@
 """From names to things: read the data, load the model, make the judge. Nothing is written here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import DataError
 from sparring.core.records import Record
-from sparring.core.seeds import derive
+from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
 from sparring.data.formats import to_records
 from sparring.data.lessons import lessons
@@ -20,11 +20,16 @@ from sparring.feedback.protocol import Feedback
 from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.loops.job import DEMONSTRATION, DISCRIMINATOR, Job
-from sparring.models.backbone import Trunk, load_trunk
+from sparring.models.backbone import load_trunk
 from sparring.models.forward import probe
 from sparring.models.machine import Machine
 from sparring.models.signals import new_scorer
-from sparring.models.update import Updater
+from sparring.models.trunk import Trunk
+from sparring.models.update import Updater, fitting_rate
+
+# The judge's body is pre-trained and its head starts from zero. With one rate for both, 400 demonstrations and 80
+# updates left it guessing (docs/log.md).
+HEAD_RATE = 100.0
 
 Say = Callable[[str], None]
 
@@ -38,10 +43,10 @@ class Data:
     unwanted: Sequence[Row] = ()
 
 
-def load_model(job: Job, machine: Machine) -> Trunk:
-    """Load the model that a run starts from, and find out what it can do."""
+def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
+    """Load the model that a run starts from (`start` if it is not the one asked for); find out what it can do."""
     settings = job.model_settings
-    trunk = load_trunk(job.model, adapter=settings.adapter, rank=settings.rank, device=str(machine.device),
+    trunk = load_trunk(start or job.model, adapter=settings.adapter, rank=settings.rank, device=str(machine.device),
                        trust_remote_code=settings.trust_remote_code == "yes")  # fmt: skip
     probe(trunk)
     return trunk
@@ -87,9 +92,14 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     """Make a judge from the policy's own start, with a share of the demonstrations kept from it."""
     settings = job.discriminator
     assert settings is not None and job.online is not None
-    network = new_scorer(trunk, "judge", derive(job.seed, "judge"))
+    network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
     real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
-    updater = Updater(network.trainable(), machine, lr=settings.judge_lr, total=1, max_grad_norm=1.0)
+    size = sum(p.numel() for p in trunk.lm.parameters())
+    updater = Updater(
+        network.trainable(), machine, total=1,
+        lr=settings.judge_lr or fitting_rate(size, is_adapter=trunk.adapter != "none") / 2,
+        head_rate=HEAD_RATE if settings.judge_reads == "mean" else 1.0,
+    )  # fmt: skip
     return Discriminator(
         network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings,
         seed=job.seed, micro_tokens=job.optimizer.micro_tokens,
@@ -97,13 +107,18 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
 
 
 def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Split by prompt, so that fresh responses to the kept prompts have a demonstration beside them."""
-    from sparring.core.seeds import rng
+    """Split by prompt, so that fresh responses to the kept prompts have a demonstration beside them.
 
+    Where there are too few prompts for that, such as one that all texts share, single demonstrations are kept.
+    """
     prompts = sorted({r.prompt for r in rows})
-    order = rng(seed, "judge", "held out").permutation(len(prompts))
-    kept = {prompts[i] for i in order[: min(round(share * len(prompts)), len(prompts) - 1)]}
-    return [r for r in rows if r.prompt not in kept], [r for r in rows if r.prompt in kept]
+    by_prompt = round(share * len(prompts)) > 0
+    keys = [r.prompt if by_prompt else (i,) for i, r in enumerate(rows)]
+    options = sorted(set(keys))
+    order = rng(seed, "judge", "held out").permutation(len(options))
+    kept = {options[i] for i in order[: min(round(share * len(options)), len(options) - 1)]}
+    pairs = list(zip(rows, keys, strict=True))
+    return [r for r, key in pairs if key not in kept], [r for r, key in pairs if key in kept]
 
 
 def _records(source: str, kind: str, job: Job) -> list[Record]:
@@ -111,8 +126,6 @@ def _records(source: str, kind: str, job: Job) -> list[Record]:
 
 
 def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:
-    from dataclasses import replace
-
     limits = job.data_settings
     longest = job.online.max_tokens if job.online else limits.max_response
     rows, truncation = prepare(
@@ -122,7 +135,9 @@ def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: s
     for sentence in truncation.sentences():
         say(f"{what}: {sentence}")
     if job.kind == "preference" and truncation.made_equal == len(rows):
-        raise DataError(f"{job.data}: after cutting, chosen and rejected are the same in every row; raise --max-response")
+        raise DataError(
+            f"{job.data}: after cutting, chosen and rejected are the same in every row; raise --max-response"
+        )
     return [replace(row, index=start + i) for i, row in enumerate(rows)]
 
 

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.core.errors import Diverged
 from sparring.core.loss import add, figures, tally
 from sparring.core.registry import needs, welcomes
-from sparring.core.seeds import rng
 from sparring.data.batch import Row, collate
 from sparring.loops.clock import Stopwatch
+from sparring.loops.order import Order
 from sparring.loops.progress import Progress
-from sparring.loops.run import Interrupted, Run
+from sparring.loops.run import Run
 from sparring.loops.settings import OfflineSettings
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference
@@ -59,28 +58,26 @@ def train(job: Offline, run: Run, progress: Progress) -> dict[str, float]:
     loop = _Loop(job, run)
     done = loop.restore(progress)
     total = total_steps(len(job.rows), job.settings)
-    watch = Stopwatch()
-    last: dict[str, float] = {}
-    for step in range(done, total):
-        try:
-            last = loop.step(step)
-        except Diverged as error:
-            raise Diverged(f"{error}. {_last_good(run)}") from error
-        last |= watch.lap(last.pop("computed"))
-        is_last = step + 1 == total
-        if (step + 1) % job.settings.eval_every == 0 or is_last:
-            last |= loop.evaluate(step + 1)
-        if job.machine.is_first:
-            run.log({run.clock: step + 1} | last)
-        progress.show(step + 1, last)
-        stops = loop.is_out_of_patience
-        if (step + 1) % job.settings.save_every == 0 or is_last or stops or run.is_asked_to_end or loop.improved:
-            loop.save(step + 1)
-        if run.is_asked_to_end and not is_last:
-            raise Interrupted(f"saved after step {step + 1}")
-        if stops:
-            progress.say(f"stopped at step {step + 1}: no better {job.settings.keep_best} for {job.settings.patience} evaluations")
+    clock, last = Stopwatch(), run.last_row()
+    for step in range(done + 1, total + 1):
+        if loop.is_out_of_patience:
             break
+        with run.guarded():
+            last = loop.step(step)
+            last |= clock.lap(last.pop("computed"))
+            if step % job.settings.eval_every == 0 or step == total:
+                last |= loop.evaluate(step)
+            if job.machine.is_first:
+                run.log({run.clock: step} | last)
+            progress.show(step, last)
+            ends = job.machine.any(run.is_asked_to_end)
+            if step % job.settings.save_every == 0 or step == total or loop.wants_saving or ends:
+                loop.save(step)
+        if ends and step < total:
+            raise run.interrupted(step)
+    if loop.is_out_of_patience:
+        progress.say(f"stopped early: no better {job.settings.keep_best} for {job.settings.patience} evaluations")
+    job.machine.wait()  # until the checkpoint that is taken now has been written
     loop.take_best()
     return last
 
@@ -91,19 +88,25 @@ class _Loop:
     def __init__(self, job: Offline, run: Run) -> None:
         self.job, self.run = job, run
         self.names = [*needs(job.method.loss), *welcomes(job.method.loss)]
+        self.order = Order(len(job.rows), job.settings.batch, job.settings.seed, "order")
         self.best: float | None = None
         self.best_step: int | None = None
         self.since_best = 0
         self.tokens = 0
-        self.improved = False
+        self.has_improved = False
 
     @property
     def is_out_of_patience(self) -> bool:
         return 0 < self.job.settings.patience <= self.since_best
 
+    @property
+    def wants_saving(self) -> bool:
+        """Whether this step must be kept whatever its number: it is the best so far, or the last."""
+        return self.has_improved or self.is_out_of_patience
+
     def restore(self, progress: Progress) -> int:
         """Put the newest checkpoint back; returns the number of steps done."""
-        done, state, complaints = self.run.restore() if self.job.machine.is_first else self.run.peek()
+        done, state, complaints = self.run.restore(cuts_back=self.job.machine.is_first)
         for complaint in complaints:
             progress.say(complaint)
         if state is not None:
@@ -126,24 +129,24 @@ class _Loop:
         self.run.save(step, state, self.best_step)
 
     def step(self, step: int) -> dict[str, float]:
-        """Make one optimizer step and return its figures."""
+        """Make one optimizer step (counted from 1) and return its figures."""
         job = self.job
-        rows = job.machine.share(self._drawn(step))
+        self.has_improved = False
+        rows = [job.rows[i] for i in self.order.at(step - 1)]
+        self.tokens += sum(len(y) for r in rows for y in r.responses)
+        computed = sum(r.tokens for r in rows)
+        rows = job.machine.share(rows)
         for part in micro_batches([r.tokens for r in rows], job.micro_tokens):
             chosen = [rows[i] for i in part]
             with job.machine.computing():
                 loss = self._loss(chosen)
             job.updater.backward(loss, tuple(r.where for r in chosen))
-        figures = job.updater.step()
-        computed = sum(r.tokens for r in rows) * job.machine.world
-        self.tokens += sum(len(y) for r in rows for y in r.responses) * job.machine.world
-        return figures | {"tokens": float(self.tokens), "computed": float(computed)}
+        return job.updater.step() | {"tokens": float(self.tokens), "computed": float(computed)}
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure loss and accuracy on the held-out records, and note whether they were never better."""
         job = self.job
-        self.improved = False
         if not job.held_out:
             return {}
         counted = []
@@ -153,10 +156,10 @@ class _Loop:
                 counted.append(tally(self._loss([rows[i] for i in part])))
         row = {f"eval_{n}": v for n, v in figures(job.machine.sum_tally(add(counted))).items()}
         value = row.get(job.settings.keep_best)
-        if value is not None:
+        if value is not None and math.isfinite(value):
             better = -value if job.settings.keep_best == "eval_loss" else value
-            self.improved = self.best is None or better > self.best
-            if self.improved:
+            self.has_improved = self.best is None or better > self.best
+            if self.has_improved:
                 self.best, self.best_step, self.since_best = better, step, 0
             else:
                 self.since_best += 1
@@ -175,26 +178,3 @@ class _Loop:
             known["ref_token_logps"] = self.job.stored.of(rows, batch)
             names = [n for n in names if n != "ref_token_logps"]
         return self.job.method.loss(**known, **compute(names, batch, self.job.networks))
-
-    def _drawn(self, step: int) -> list[Row]:
-        """The records of one step: the next ones of an endless row of shuffled epochs."""
-        job = self.job
-        count, size = len(job.rows), job.settings.batch
-        out: list[Row] = []
-        place = step * size
-        while len(out) < size:
-            epoch, start = divmod(place, count)
-            order = rng(job.settings.seed, "order", epoch).permutation(count)
-            take = order[start : start + size - len(out)]
-            out += [job.rows[i] for i in take]
-            place += len(take)
-        return out
-
-
-def _last_good(run: Run) -> str:
-    from sparring.models.checkpoint import found
-
-    places = found(run.checkpoints)
-    return f"The last good checkpoint is {places[0]}" if places else "No checkpoint had been written yet; lower --lr"
-
-

@@ -6,35 +6,34 @@ Responses are scored by the judge as it was before it learns from them. The log-
 drawn at come from the sampler, which uses the trainer's own weights; there is no second pass for them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from sparring.core.credit import AdaptiveKL, kl_k3
+from sparring.core.credit import AdaptiveKL
 from sparring.core.errors import Diverged
-from sparring.core.masked import masked_sum
-from sparring.core.registry import needs
-from sparring.core.seeds import rng
-from sparring.data.batch import Batch, Row
+from sparring.core.seeds import derive
+from sparring.data.batch import Row
 from sparring.data.responses import read_out
-from sparring.feedback.protocol import Feedback, LearningFeedback
+from sparring.feedback.combine import learners
+from sparring.feedback.protocol import Feedback
 from sparring.loops.clock import Stopwatch
+from sparring.loops.figures import describe, facts
+from sparring.loops.learner import Learner
+from sparring.loops.order import Order
 from sparring.loops.progress import Progress
-from sparring.loops.run import Interrupted, Run
+from sparring.loops.run import Run
 from sparring.loops.settings import OnlineSettings
-from sparring.loops.watch import Watch, correlation, sample_figures
+from sparring.loops.watch import Watch
 from sparring.models.machine import Machine
-from sparring.models.signals import Networks, compute
+from sparring.models.signals import Networks
 from sparring.models.update import Updater
 from sparring.rollout.sample import Rollout, Sampling, sample
 from sparring.rollout.store import sample_rows
 
 SHOWN = ("score", "kl", "judge_accuracy_held_out", "entropy", "length", "eval_score", "tokens_per_second")
-MOVING = ("token_logps", "values")
 WARM_UP_UPDATES = 5  # of the judge, on each sampled batch before the policy's first step
+EVALUATED = 4  # batches of held-out prompts that an evaluation answers at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +54,18 @@ class Online:
     @property
     def warm_up_rounds(self) -> int:
         """Rounds in which only the judge learns."""
-        return -(-self.judge_warmup // WARM_UP_UPDATES) if isinstance(self.feedback, LearningFeedback) else 0
+        return -(-self.judge_warmup // WARM_UP_UPDATES) if learners(self.feedback) else 0
+
+    def judge_updates(self, number: int) -> int | None:
+        """How often the judge is updated in a round of its warm-up; None afterwards: as its settings say."""
+        left = self.judge_warmup - number * WARM_UP_UPDATES
+        return min(left, WARM_UP_UPDATES) if number < self.warm_up_rounds else None
 
 
 @dataclass
 class _Memory:
-    """What a run remembers between rounds, beside weights and judge."""
+    """What a run remembers between rounds, beside weights, judge, watch and price; plain values only."""
 
-    controller: AdaptiveKL | None
-    watch: Watch = field(default_factory=Watch)
     tokens: int = 0
     best: float | None = None
     best_round: int | None = None
@@ -80,242 +82,161 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     loop = _Loop(job, run)
     done = loop.restore(progress)
     total = job.warm_up_rounds + job.settings.rounds
-    clock = Stopwatch()
-    last: dict[str, float] = {}
-    for number in range(done, total):
-        last = loop.round(number)
-        last |= clock.lap(last.pop("computed"))
-        is_last = number + 1 == total
-        if (number + 1) % job.settings.save_every == 0 or is_last:
-            last |= loop.evaluate(number + 1)
-        if job.machine.is_first:
-            run.log({run.clock: number + 1} | last)
-        progress.show(number + 1, last)
-        loop.attend(number + 1, last, progress)
-        if (number + 1) % job.settings.save_every == 0 or is_last or run.is_asked_to_end:
-            loop.save(number + 1)
+    clock, last = Stopwatch(), run.last_row()
+    for number in range(done + 1, total + 1):
         if loop.memory.stopped:
             break
-        if run.is_asked_to_end and not is_last:
-            raise Interrupted(f"saved after round {number + 1}")
+        is_marked = number % job.settings.save_every == 0 or number == total
+        with run.guarded():
+            last = loop.round(number, keeps_samples=is_marked or number == 1)
+            last |= clock.lap(last.pop("computed"))
+            if is_marked:
+                last |= loop.evaluate(number)
+            if job.machine.is_first:
+                run.log({run.clock: number} | last)
+            progress.show(number, last)
+            loop.attend(number, last, progress)
+            ends = job.machine.any(run.is_asked_to_end)
+            if is_marked or loop.memory.stopped or ends:
+                loop.save(number)
+        if ends and number < total and not loop.memory.stopped:
+            raise run.interrupted(number)
     loop.finish(progress)
     return last
 
 
 class _Loop:
-    """The rounds of one run."""
+    """The rounds of one run, counted from 1."""
 
     def __init__(self, job: Online, run: Run) -> None:
         self.job, self.run = job, run
+        self.memory, self.watch = _Memory(), Watch()
         target = job.settings.kl_target
-        self.memory = _Memory(AdaptiveKL(beta=job.method.kl, target=target) if target else None)
-        asked = dict.fromkeys(needs(job.method.credit) + needs(job.method.loss))
-        self.fixed = [n for n in asked if n in ("old_values", "ref_token_logps")]
-        self.moving = [n for n in needs(job.method.loss) if n in MOVING]
+        self.controller = AdaptiveKL(beta=job.method.kl, target=target) if target else None
+        self.learners = learners(job.feedback)
+        self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
+        self.learner = Learner(
+            method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
+            settings=job.settings, micro_tokens=job.micro_tokens,
+        )  # fmt: skip
         self.how = Sampling(max_tokens=job.settings.max_tokens, temperature=job.settings.temperature)
-
-    def round(self, number: int) -> dict[str, float]:
-        """Sample, score, train the policy, teach the judge; returns the figures of the round."""
-        job = self.job
-        rows = self._prompts(number)
-        rollout = self._sample(rows, job.settings.seed, number)
-        responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
-        scores = job.feedback.score(responses).float().to(job.machine.device)
-        if not bool(scores.isfinite().all()):
-            raise Diverged(f"the judge's scores are not finite in round {number + 1}")
-        known = self._known(rollout, scores)
-        row = self._describe(rollout, known)
-        if number >= job.warm_up_rounds:
-            row |= self._improve(rollout.batch, known, number)
-            self._adapt(row)
-        if isinstance(job.feedback, LearningFeedback):
-            row |= job.feedback.learn(responses, updates=WARM_UP_UPDATES if number < job.warm_up_rounds else None)
-        if job.machine.is_first and (number % job.settings.save_every == 0 or number + 1 == job.settings.rounds):
-            self.run.log_samples(sample_rows(responses, scores, rollout, self.run.clock, number + 1))
-        spent = int(rollout.batch.mask.sum()) + int(rollout.batch.prompt_mask.sum())
-        self.memory.tokens += int(rollout.batch.mask.sum()) * job.machine.world
-        return row | {"tokens": float(self.memory.tokens), "computed": float(spent * job.machine.world)}
-
-    def _prompts(self, number: int) -> list[Row]:
-        job = self.job
-        count, size = len(job.prompts), job.settings.batch
-        chosen: list[Row] = []
-        while len(chosen) < size:
-            epoch, start = divmod(number * size + len(chosen), count)
-            order = rng(job.settings.seed, "prompts", epoch).permutation(count)
-            chosen += [job.prompts[i] for i in order[start : start + size - len(chosen)]]
-        return job.machine.share(chosen)
-
-    def _sample(self, rows: Sequence[Row], seed: int, number: int) -> Rollout:
-        job = self.job
-        ranks = [number * job.settings.batch + job.machine.rank + i * job.machine.world for i in range(len(rows))]
-        with job.machine.computing():
-            return sample(job.networks.policy, [r.prompt for r in rows], job.settings.K, self.how, seed=seed, keys=ranks)
-
-    def _known(self, rollout: Rollout, scores: Tensor) -> dict[str, Tensor]:
-        """Everything that stays fixed while the policy is trained on this round."""
-        job, batch = self.job, rollout.batch
-        known = {"scores": scores, "mask": batch.mask, "old_token_logps": rollout.token_logps}
-        parts = []
-        with torch.no_grad(), job.machine.computing():
-            for start, stop in _parts(batch, job.micro_tokens):
-                parts.append(compute(self.fixed, batch.rows(start, stop), job.networks))
-        known |= {n: torch.cat([p[n] for p in parts]) for n in self.fixed}
-        return known | self._credit(known)
-
-    def _credit(self, known: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Credit is given over the whole round, also when several processes hold parts of it."""
-        job = self.job
-        method = job.method
-        if self.memory.controller is not None:
-            method = replace(method, kl=self.memory.controller.beta)
-        names = needs(method.credit)
-        if job.machine.world == 1:
-            return method.credit(**{n: known[n] for n in names})
-        mine = {n: known[n].cpu() for n in names}
-        everyone = job.machine.gather([mine])
-        width = known["mask"].shape[-1]
-        whole = {n: _stack([part[n] for part in everyone]) for n in names}
-        sizes = [len(part[names[0]]) for part in everyone]
-        given = method.credit(**whole)
-        return {n: v.split(sizes)[job.machine.rank][..., :width].to(job.machine.device) for n, v in given.items()}
-
-    def _improve(self, batch: Batch, known: dict[str, Tensor], number: int) -> dict[str, float]:
-        """Make the optimizer steps of one round."""
-        job = self.job
-        figures: list[dict[str, float]] = []
-        for epoch in range(job.settings.epochs):
-            order = torch.from_numpy(rng(job.settings.seed, "minibatches", number, epoch).permutation(len(batch)))
-            for chosen in order.chunk(job.settings.minibatches):
-                figures.append(self._step(batch, known, chosen))
-        mean = {n: sum(f[n] for f in figures) / len(figures) for n in figures[0]}
-        return mean | {"ratio_max": max(f["ratio_max"] for f in figures), "lr": figures[-1]["lr"]}
-
-    def _step(self, batch: Batch, known: dict[str, Tensor], chosen: Tensor) -> dict[str, float]:
-        job = self.job
-        names = needs(job.method.loss)
-        mine = batch.take(chosen)
-        held = {n: v[chosen] for n, v in known.items()}
-        furthest, clipped, tokens = 1.0, 0.0, 0.0
-        for start, stop in _parts(mine, job.micro_tokens):
-            part = mine.rows(start, stop)
-            with job.machine.computing():
-                now = {n: v[start:stop] for n, v in held.items()} | compute(self.moving, part, job.networks)
-                loss = job.method.loss(**{n: now[n] for n in names})
-            job.updater.backward(loss, part.where)
-            ratio = (now["token_logps"].detach() - now["old_token_logps"])[part.mask].exp()
-            furthest = max(furthest, float(ratio.max()))
-            clipped += float(((ratio - 1).abs() > getattr(job.method, "clip", float("inf"))).sum())
-            tokens += ratio.numel()
-        return job.updater.step() | {"ratio_max": furthest, "clip_fraction": clipped / tokens}
-
-    def _describe(self, rollout: Rollout, known: dict[str, Tensor]) -> dict[str, float]:
-        """The figures of a round before it is learnt from."""
-        mask, scores = rollout.batch.mask, known["scores"]
-        row = {"score": float(scores.mean()), "score_std": float(scores.std(correction=0))} | sample_figures(rollout)
-        row["cue_length"] = correlation(scores.flatten().cpu(), mask.sum(-1).flatten().cpu())
-        if "ref_token_logps" in known:
-            ref, old = known["ref_token_logps"], known["old_token_logps"]
-            kl = masked_sum(old - ref, mask)
-            row |= {"kl": float(kl.mean()), "kl_per_token": float(kl.sum() / mask.sum())}
-            row["kl_k3"] = float(masked_sum(kl_k3(old, ref), mask).mean())
-            row["reward"] = float((scores - self.price * kl).mean())
-            fluency = masked_sum(ref, mask) / mask.sum(-1).clamp(min=1)
-            row["cue_fluency"] = correlation(scores.flatten().cpu(), fluency.flatten().cpu())
-        if "returns" in known:
-            error = (known["returns"] - known["old_values"])[mask]
-            row["value_explained"] = 1 - float(error.var() / known["returns"][mask].var().clamp(min=1e-8))
-        return row | {"kl_price": self.price}
 
     @property
     def price(self) -> float:
-        return self.memory.controller.beta if self.memory.controller else self.job.method.kl
+        """What a nat of KL costs now."""
+        return self.controller.beta if self.controller else self.job.method.kl
 
-    def _adapt(self, row: dict[str, float]) -> None:
-        if self.memory.controller is not None and "kl" in row:
-            self.memory.controller = self.memory.controller.update(row["kl"])
+    def round(self, number: int, *, keeps_samples: bool) -> dict[str, float]:
+        """Sample, score, train the policy, teach the judge; returns the figures of the round."""
+        job = self.job
+        rows = job.machine.share([job.prompts[i] for i in self.order.at(number - 1)])
+        rollout = self._sample(rows, number - 1)
+        responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
+        scores = job.feedback.score(responses).float().to(job.machine.device)
+        if not bool(scores.isfinite().all()):
+            worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
+            raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
+        known = self.learner.known(rollout, scores, self.price)
+        found = [f for one in job.machine.join(facts(rollout, known)) for f in one]
+        row = describe(found, self.price)
+        if number > job.warm_up_rounds:
+            row |= self.learner.improve(rollout.batch, known, number - 1)
+            if self.controller is not None and "kl" in row:
+                self.controller = self.controller.update(row["kl"])
+        for judge in self.learners:
+            row |= judge.learn(responses, updates=job.judge_updates(number - 1))
+        if job.machine.is_first and keeps_samples:
+            self.run.log_samples(sample_rows(responses, scores, rollout, self.run.clock, number))
+        self.memory.tokens += sum(len(f.tokens) for f in found)
+        spent = sum(len(f.tokens) for f in found) + int(rollout.batch.prompt_mask.sum()) * job.machine.world
+        return row | {"tokens": float(self.memory.tokens), "computed": float(spent)}
+
+    def _sample(self, rows: Sequence[Row], number: int) -> Rollout:
+        """Answer the prompts of a round; every prompt has a random stream of its own, by its place in the run."""
+        job = self.job
+        first = number * job.settings.batch + job.machine.rank
+        keys = [first + i * job.machine.world for i in range(len(rows))]
+        with job.machine.computing():
+            rollout = sample(
+                job.networks.policy, [r.prompt for r in rows], job.settings.K, self.how,
+                seed=job.settings.seed, keys=keys,
+            )  # fmt: skip
+        return replace(rollout, batch=replace(rollout.batch, where=tuple(r.where for r in rows)))
 
     def evaluate(self, number: int) -> dict[str, float]:
         """Score answers to held-out prompts; meaningless, and so left out, for a judge that moves."""
         job = self.job
-        if not job.held_out or isinstance(job.feedback, LearningFeedback):
+        if not job.held_out or self.learners:
             return {}
-        rows = list(job.held_out[: 4 * job.settings.batch])
-        with job.machine.computing():
-            rollout = sample(job.networks.policy, [r.prompt for r in rows], 1, self.how, seed=job.settings.seed + 1)
-        value = float(job.feedback.score(read_out(rollout.batch, job.networks.policy.trunk.tokenizer)).mean())
+        places = job.machine.share(list(range(min(len(job.held_out), EVALUATED * job.settings.batch))))
+        counted = {}
+        if places:
+            with job.machine.computing():
+                rollout = sample(
+                    job.networks.policy, [job.held_out[i].prompt for i in places], 1, self.how,
+                    seed=derive(job.settings.seed, "evaluation"), keys=places,
+                )  # fmt: skip
+            scores = job.feedback.score(read_out(rollout.batch, job.networks.policy.trunk.tokenizer))
+            counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
+        top, bottom = job.machine.sum_tally(counted)["eval_score"]
+        value = top / bottom
         if job.settings.keep_best == "eval_score" and (self.memory.best is None or value > self.memory.best):
             self.memory.best, self.memory.best_round = value, number
         return {"eval_score": value}
 
     def attend(self, number: int, row: dict[str, float], progress: Progress) -> None:
         """Let the watch look at a round, and act on what it says."""
-        warnings, certain = self.memory.watch.look(row)
-        for text in warnings:
+        warnings, certain = self.watch.look(row)
+        for text in [*warnings, *certain]:
             progress.say(f"round {number}: {text}")
         if certain and self.job.settings.watch != "warn":
             self.memory.stopped = f"stopped in round {number}: {'; '.join(certain)}"
-        elif not warnings and number % self.job.settings.save_every == 0:
+        elif not warnings and not certain and number % self.job.settings.save_every == 0:
             self.memory.healthy_round = number
 
     def save(self, number: int) -> None:
-        """Write the whole state of the run: policy, judge with its replay, controller, watch."""
+        """Write the whole state of the run: policy, judge with its replay, price, watch."""
         if not self.job.machine.is_first:
             return
         memory = self.memory
         state = {
             "updater": self.job.updater.state(),
-            "judge": self.job.feedback.state() if isinstance(self.job.feedback, LearningFeedback) else None,
-            "kl_price": memory.controller.beta if memory.controller else None,
-            "watch": memory.watch.state(),
-            "tokens": memory.tokens,
-            "best": memory.best,
-            "best_round": memory.best_round,
-            "healthy_round": memory.healthy_round,
-            "stopped": memory.stopped,
+            "judges": [judge.state() for judge in self.learners],
+            "kl_price": self.price,
+            "watch": self.watch.state(),
+            "memory": asdict(memory),
         }
         self.run.save(number, state, memory.best_round if memory.best_round is not None else memory.healthy_round)
 
     def restore(self, progress: Progress) -> int:
         """Put the newest checkpoint back; returns the number of rounds done."""
-        done, state, complaints = self.run.restore() if self.job.machine.is_first else self.run.peek()
+        done, state, complaints = self.run.restore(cuts_back=self.job.machine.is_first)
         for complaint in complaints:
             progress.say(complaint)
-        if state is None:
-            return done
-        memory = self.memory
+        if state is not None:
+            self._take(state)
+            if self.controller is not None:
+                self.controller = replace(self.controller, beta=state["kl_price"])
+            self.watch.load(state["watch"])
+            self.memory = _Memory(**state["memory"])
+        return done
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Take policy and judge from a checkpoint."""
         self.job.updater.load(state["updater"])
-        if isinstance(self.job.feedback, LearningFeedback):
-            self.job.feedback.load(state["judge"])
-        if memory.controller is not None:
-            memory.controller = replace(memory.controller, beta=state["kl_price"])
-        memory.watch.load(state["watch"])
-        for name in ("tokens", "best", "best_round", "healthy_round", "stopped"):
-            setattr(memory, name, state[name])
-        return self.job.warm_up_rounds + self.job.settings.rounds if memory.stopped else done
+        for judge, kept in zip(self.learners, state["judges"], strict=True):
+            judge.load(kept)
 
     def finish(self, progress: Progress) -> None:
         """Take the checkpoint that becomes the model. Raises Diverged when the watch was told to stop."""
         memory = self.memory
+        back = memory.best_round
         if memory.stopped:
             progress.say(memory.stopped)
-            back = memory.best_round or memory.healthy_round
+            back = memory.healthy_round if back is None else back
             if self.job.settings.watch == "stop" or back is None:
                 raise Diverged(f"{memory.stopped}. No model is written; checkpoints are in {self.run.checkpoints}")
-            progress.say(f"the model is the checkpoint of round {back}, the last one without a warning")
-            self.job.updater.load(self.run.state_at(back)["updater"])
-        elif memory.best_round is not None:
-            self.job.updater.load(self.run.state_at(memory.best_round)["updater"])
-
-
-def _parts(batch: Batch, limit: int) -> list[tuple[int, int]]:
-    """Split a batch into runs of prompts of at most `limit` padded tokens, a prompt at least."""
-    width = batch.prompt_ids.shape[1] + batch.mask.shape[1] * batch.mask.shape[2]
-    size = max(1, limit // width)
-    return [(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
-
-
-def _stack(parts: list[Tensor]) -> Tensor:
-    """Join the parts of several processes, whose longest responses may differ."""
-    width = max(p.shape[-1] for p in parts) if parts[0].dim() == 3 else 0
-    return torch.cat([torch.nn.functional.pad(p, (0, width - p.shape[-1])) if width else p for p in parts])
+            progress.say(f"the model is the checkpoint of round {back}")
+        self.job.machine.wait()  # until that checkpoint has been written
+        if back is not None:
+            self._take(self.run.state_at(back))

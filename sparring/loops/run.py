@@ -14,19 +14,16 @@ removed, so a resumed run writes the same rows again.
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sparring.core.errors import RunError
+from sparring.core.errors import Diverged, Interrupted, RunError
 from sparring.models import checkpoint
 
 KEPT = 2  # newest checkpoints that stay on disk, beside the best
-
-
-class Interrupted(Exception):
-    """The process was asked to end; the run has been saved."""
 
 
 class Run:
@@ -54,40 +51,43 @@ class Run:
     def save(self, clock: int, state: dict[str, Any], best: int | None = None) -> Path:
         """Write a checkpoint after step or round `clock`; keep the newest ones and the best."""
         place = checkpoint.save(self.checkpoints, clock, state)
-        kept = {self.checkpoints / f"step-{best:08d}"} if best is not None else set()
+        kept = {self._place(best)} if best is not None else set()
         checkpoint.keep_only(self.checkpoints, kept, KEPT)
         return place
 
-    def restore(self) -> tuple[int, dict[str, Any] | None, list[str]]:
-        """Find the newest whole checkpoint and cut the logs back to it.
+    def restore(self, *, cuts_back: bool) -> tuple[int, dict[str, Any] | None, list[str]]:
+        """Find the newest whole checkpoint; the one process that writes files also cuts the logs back to it.
 
         Returns the clock it was taken at (0 for a fresh start), its state, and what was wrong with newer ones.
         """
-        complaints = []
+        damage = []
         for place in checkpoint.found(self.checkpoints):
             try:
                 state = checkpoint.load(place)
             except RunError as error:
-                complaints.append(f"{error}; the one before it is used")
+                damage.append(str(error))
                 continue
             clock = int(place.name.removeprefix("step-"))
-            self._cut_back(clock)
-            return clock, state, complaints
-        self._cut_back(0)
-        return 0, None, complaints
-
-    def peek(self) -> tuple[int, dict[str, Any] | None, list[str]]:
-        """What `restore` finds, for a process that must not touch the files."""
-        for place in checkpoint.found(self.checkpoints):
-            try:
-                return int(place.name.removeprefix("step-")), checkpoint.load(place), []
-            except RunError:
-                continue
-        return 0, None, []
+            if cuts_back:
+                self._cut_back(clock)
+            return clock, state, [f"{d}; the run goes on from {place.name}" for d in damage]
+        if cuts_back:
+            self._cut_back(0)
+        return 0, None, [f"{d}; no other is left, so the run starts from its beginning" for d in damage]
 
     def state_at(self, clock: int) -> dict[str, Any]:
         """Read the checkpoint of one step or round."""
-        return checkpoint.load(self.checkpoints / f"step-{clock:08d}")
+        return checkpoint.load(self._place(clock))
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Add to the message of a run that diverged which checkpoint is the last good one."""
+        try:
+            yield
+        except Diverged as error:
+            places = checkpoint.found(self.checkpoints)
+            last = f"The last good checkpoint is {places[0]}" if places else "No checkpoint had been written yet"
+            raise Diverged(f"{error}. {last}; a lower --lr may help") from error
 
     def read_samples(self) -> list[dict[str, Any]]:
         """All whole rows of samples.jsonl."""
@@ -96,6 +96,21 @@ class Run:
     def rows(self) -> list[dict[str, Any]]:
         """All whole rows of metrics.jsonl."""
         return _read(self.metrics)
+
+    def last_row(self) -> dict[str, float]:
+        """The figures of the newest row, without its clock; empty when there is none."""
+        rows = self.rows()
+        return {n: v for n, v in rows[-1].items() if n != self.clock} if rows else {}
+
+    def interrupted(self, clock: int) -> Interrupted:
+        """What to raise when the run was asked to end and has been saved after step or round `clock`."""
+        return Interrupted(
+            f"{self.path}: saved after {self.clock} {clock} and ended, as asked; "
+            "the same command with --resume goes on from there"
+        )
+
+    def _place(self, clock: int) -> Path:
+        return self.checkpoints / f"step-{clock:08d}"
 
     def _cut_back(self, clock: int) -> None:
         for file in (self.metrics, self.samples):

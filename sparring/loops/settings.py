@@ -11,33 +11,53 @@ from sparring.core.registry import knob, settings
 class ModelSettings:
     """How the model is loaded."""
 
-    adapter: str = knob("none", "what is trained: every weight, LoRA, or LoRA on 4-bit weights", choices=("none", "lora", "qlora"))
+    adapter: str = knob(
+        "none", "what is trained: every weight, LoRA, or LoRA on 4-bit weights", choices=("none", "lora", "qlora")
+    )
     rank: int = knob(16, "rank of the LoRA adapters", within=(1, 1024))
-    precision: str = knob("auto", "number format of the forward pass; auto measures which works and is fastest", choices=("auto", "fp32", "bf16"))
-    device: str = knob("auto", "where to compute: auto takes an accelerator if there is one", choices=("auto", "cpu", "cuda", "mps"))
-    trust_remote_code: str = knob("no", "run code that comes with a model; say yes only to code that you have read", choices=("no", "yes"))
+    precision: str = knob(
+        "auto",
+        "number format of the forward pass; auto measures which works and is fastest",
+        choices=("auto", "fp32", "bf16"),
+    )
+    device: str = knob(
+        "auto", "where to compute: auto takes an accelerator if there is one", choices=("auto", "cpu", "cuda", "mps")
+    )
+    trust_remote_code: str = knob(
+        "no", "run code that comes with a model; say yes only to code that you have read", choices=("no", "yes")
+    )
 
 
 @settings
 class DataSettings:
     """How text becomes tokens."""
 
-    max_prompt: int = knob(512, "longest prompt in tokens; longer ones lose their beginning, and that is counted", within=(1, 1_000_000))
+    max_prompt: int = knob(
+        512, "longest prompt in tokens; longer ones lose their beginning, and that is counted", within=(1, 1_000_000)
+    )
     max_response: int = knob(512, "longest response in tokens", within=(1, 1_000_000))
-    overflow: str = knob("error", "what happens to a response that is too long: stop, drop its row, or cut it (no end-of-text)", choices=("error", "drop", "cut"))
-    held_out: float = knob(0.1, "share of the prompts kept for evaluation when no evaluation file is given", within=(0, 0.9))
+    overflow: str = knob(
+        "error",
+        "what happens to a response that is too long: stop, drop its row, or cut it (no end-of-text)",
+        choices=("error", "drop", "cut"),
+    )
+    held_out: float = knob(
+        0.1, "share of the prompts kept for evaluation when no evaluation file is given", within=(0, 0.9)
+    )
 
 
 @settings
 class OptimizerSettings:
     """How a gradient becomes a step."""
 
-    lr: float = knob(1e-5, "peak learning rate", above=0)
+    lr: float = knob(0.0, "peak learning rate; 0 takes one that fits the size of the model", within=(0, 10))
     warmup: float = knob(0.05, "share of the steps over which the learning rate rises from zero", within=(0, 1))
     schedule: str = knob("cosine", "what the learning rate does after warm-up", choices=("cosine", "constant"))
     weight_decay: float = knob(0.0, "decoupled weight decay of AdamW", within=(0, 1))
     max_grad_norm: float = knob(1.0, "gradients longer than this are scaled down to it", above=0)
-    micro_tokens: int = knob(8192, "tokens in one forward pass; lower it when memory runs out, results stay the same", within=(1, 10_000_000))
+    micro_tokens: int = knob(
+        8192, "tokens in one forward pass; lower it when memory runs out, results stay the same", within=(1, 10_000_000)
+    )
 
 
 @settings
@@ -49,9 +69,19 @@ class OfflineSettings:
     batch: int = knob(32, "prompts in one step", within=(1, 100_000))
     eval_every: int = knob(50, "steps between evaluations on the held-out records", within=(1, 10_000_000))
     save_every: int = knob(50, "steps between checkpoints", within=(1, 10_000_000))
-    reference: str = knob("live", "the reference beside the policy, or its log-probabilities computed once and kept on disk", choices=("live", "stored"))
-    keep_best: str = knob("eval_loss", "the metric whose best checkpoint becomes the model", choices=("eval_loss", "eval_reward_accuracy", "last"))
-    patience: int = knob(0, "evaluations without improvement before the run stops early; 0 never stops early", within=(0, 10_000))
+    reference: str = knob(
+        "live",
+        "the reference beside the policy, or its log-probabilities computed once and kept on disk",
+        choices=("live", "stored"),
+    )
+    keep_best: str = knob(
+        "eval_loss",
+        "the metric whose best checkpoint becomes the model",
+        choices=("eval_loss", "eval_reward_accuracy", "last"),
+    )
+    patience: int = knob(
+        0, "evaluations without improvement before the run stops early; 0 never stops early", within=(0, 10_000)
+    )
     seed: int = knob(0, "the one seed that every random choice of the run is derived from", within=(0, 2**62))
 
 
@@ -66,10 +96,20 @@ class OnlineSettings:
     temperature: float = knob(1.0, "temperature of the policy, in sampling and in training alike", above=0)
     epochs: int = knob(1, "passes over the samples of one round", within=(1, 100))
     minibatches: int = knob(1, "optimizer steps in one pass over the samples", within=(1, 1024))
-    kl_target: float = knob(0.0, "nats from the reference that the price of KL is adapted to; 0 keeps the price fixed", within=(0, 10_000))
-    watch: str = knob("rollback", "what to do when collapse is certain: warn, stop, or stop with the best checkpoint", choices=("warn", "stop", "rollback"))
+    kl_target: float = knob(
+        0.0, "nats from the reference that the price of KL is adapted to; 0 keeps the price fixed", within=(0, 10_000)
+    )
+    watch: str = knob(
+        "rollback",
+        "what to do when collapse is certain: warn, stop, or stop with the best checkpoint",
+        choices=("warn", "stop", "rollback"),
+    )
     save_every: int = knob(10, "rounds between checkpoints and evaluations on held-out prompts", within=(1, 10_000_000))
-    keep_best: str = knob("last", "which checkpoint becomes the model: the last, or the best by score on held-out prompts", choices=("last", "eval_score"))
+    keep_best: str = knob(
+        "last",
+        "which checkpoint becomes the model: the last, or the best by score on held-out prompts",
+        choices=("last", "eval_score"),
+    )
     seed: int = knob(0, "the one seed that every random choice of the run is derived from", within=(0, 2**62))
 
 
@@ -77,16 +117,31 @@ class OnlineSettings:
 class DiscriminatorSettings:
     """How the judge of an adversarial run learns."""
 
-    judge_loss: str = knob("bce", "real against fake each for itself (bce), or real above fake for the same prompt (bt)", choices=("bce", "bt"))
-    reward: str = knob("logit", "the score s as reward: s, sigmoid(s) - 1/2, or log sigmoid(s)", choices=("logit", "norm", "logsig"))
-    judge_lr: float = knob(1e-4, "learning rate of the judge", above=0)
+    judge_loss: str = knob(
+        "bce",
+        "real against fake each for itself (bce), or real above fake for the same prompt (bt)",
+        choices=("bce", "bt"),
+    )
+    reward: str = knob(
+        "logit", "the score s as reward: s, sigmoid(s) - 1/2, or log sigmoid(s)", choices=("logit", "norm", "logsig")
+    )
+    judge_lr: float = knob(
+        0.0, "learning rate of the judge; 0 takes half of what fits the size of the model", within=(0, 10)
+    )
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
-    judge_batch: int = knob(32, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
-    judge_warmup: int = knob(20, "judge updates before the first round", within=(0, 100_000))
+    judge_batch: int = knob(24, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
+    judge_warmup: int = knob(40, "judge updates before the first round", within=(0, 100_000))
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
     label_smoothing: float = knob(0.1, "how far the judge's targets stay from 0 and 1", within=(0, 0.49))
     replay: float = knob(0.5, "share of the fakes in a judge update that come from earlier rounds", within=(0, 1))
-    negatives_share: float = knob(0.5, "share of the fakes in a judge update that are texts of the unwanted kind, if given", within=(0, 1))
+    judge_reads: str = knob(
+        "mean",
+        "what the judge's head reads: the mean over the response's tokens, or the last one",
+        choices=("mean", "last"),
+    )
+    negatives_share: float = knob(
+        0.5, "share of the fakes in a judge update that are texts of the unwanted kind, if given", within=(0, 1)
+    )
     judge_held_out: float = knob(0.2, "share of the demonstrations that the judge never learns from", within=(0, 0.9))
 
 
@@ -94,8 +149,10 @@ class DiscriminatorSettings:
 class RecipeSettings:
     """How a recipe begins."""
 
-    sft_epochs: float = knob(0.0, "epochs of supervised fine-tuning on the demonstrations before the first round", within=(0, 1000))
-    sft_lr: float = knob(1e-4, "peak learning rate of that fine-tuning", above=0)
+    sft_epochs: float = knob(
+        0.0, "epochs of supervised fine-tuning on the demonstrations before the first round", within=(0, 1000)
+    )
+    sft_lr: float = knob(0.0, "peak learning rate of that fine-tuning; 0 takes one that fits the model", within=(0, 10))
 
 
 RECORDED = ("command", "versions", "hashes", "made", "machine", "tokens", "status")

@@ -4,44 +4,53 @@ The first rounds tell what is normal for this policy. A figure that moves far fr
 one that stays where only a broken policy goes, for several rounds on end, is certain.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
 
-from sparring.rollout.sample import Rollout, Stop
-
 FIRST = 3  # rounds that tell what is normal
 PATIENCE = 3  # rounds on end that make a sign certain
+MARGIN = 1.5  # times the start that a share must exceed, where the start itself is high
+
+
+class Limit(Enum):
+    """What the limits of a sign are measured by."""
+
+    FIXED = "the numbers as they stand"
+    TIMES_START = "multiples of the first rounds"
+    ABOVE_START = "the numbers as they stand, or well above the first rounds where those are high already"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """One way to fail: the figure, where it warns and where it is certain (relative to the start if `relative`)."""
+    """One way to fail: the figure, where it warns and where it is certain (infinite: never)."""
 
     metric: str
     warns: float
     certain: float
     is_upper: bool
-    relative: bool
+    limit: Limit
     words: str
 
 
 SIGNS = (
-    Sign(metric="identical", warns=0.25, certain=0.6, is_upper=True, relative=False,
+    Sign(metric="identical", warns=0.25, certain=0.6, is_upper=True, limit=Limit.ABOVE_START,
          words="many responses are word for word the same: the policy is collapsing onto a few"),
-    Sign(metric="distinct_2", warns=0.6, certain=0.35, is_upper=False, relative=True,
+    Sign(metric="distinct_2", warns=0.6, certain=0.35, is_upper=False, limit=Limit.TIMES_START,
          words="responses use ever fewer word pairs: diversity is collapsing"),
-    Sign(metric="repeated_4grams", warns=0.2, certain=0.5, is_upper=True, relative=False,
+    Sign(metric="repeated_4grams", warns=0.2, certain=0.5, is_upper=True, limit=Limit.ABOVE_START,
          words="responses repeat themselves"),
-    Sign(metric="entropy", warns=0.35, certain=0.1, is_upper=False, relative=True,
+    Sign(metric="entropy", warns=0.35, certain=0.1, is_upper=False, limit=Limit.TIMES_START,
          words="the policy hardly varies any more: entropy is collapsing"),
-    Sign(metric="length", warns=0.5, certain=0.2, is_upper=False, relative=True,
+    Sign(metric="length", warns=0.5, certain=0.2, is_upper=False, limit=Limit.TIMES_START,
          words="responses are getting very short"),
-    Sign(metric="kl_per_token", warns=1.0, certain=2.5, is_upper=True, relative=False,
+    Sign(metric="kl_per_token", warns=1.0, certain=2.5, is_upper=True, limit=Limit.FIXED,
          words="the policy has gone far from its reference; a higher --kl holds it"),
-    Sign(metric="judge_accuracy_held_out", warns=0.97, certain=2.0, is_upper=True, relative=False,
+    Sign(metric="judge_accuracy_held_out", warns=0.97, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="the judge tells nearly every response from a demonstration, so its reward hardly guides"),
 )  # fmt: skip
 
@@ -58,23 +67,38 @@ class Watch:
         warnings, certain = [], []
         for sign in SIGNS:
             value = figures.get(sign.metric)
-            if value is None:
+            if value is None or self._is_start(sign, value):
                 continue
-            first = self._start.setdefault(sign.metric, [])
-            if sign.relative and len(first) < FIRST:
-                first.append(value)
-                continue
-            unit = sum(first) / len(first) if sign.relative else 1.0
-            if _beyond(value, sign.certain * unit, sign.is_upper):
-                self._lasting[sign.metric] = self._lasting.get(sign.metric, 0) + 1
-            else:
-                self._lasting[sign.metric] = 0
-            text = f"{sign.words} ({sign.metric} is {value:.3g}" + (f", {unit:.3g} at the start)" if sign.relative else ")")
-            if self._lasting[sign.metric] >= PATIENCE:
-                certain.append(text)
-            elif _beyond(value, sign.warns * unit, sign.is_upper):
-                warnings.append(text)
+            is_certain = _beyond(value, self._where(sign, sign.certain), sign.is_upper)
+            lasting = self._lasting[sign.metric] = self._lasting.get(sign.metric, 0) + 1 if is_certain else 0
+            if lasting >= PATIENCE:
+                certain.append(self._words(sign, value))
+            elif _beyond(value, self._where(sign, sign.warns), sign.is_upper):
+                warnings.append(self._words(sign, value))
         return warnings, certain
+
+    def _is_start(self, sign: Sign, value: float) -> bool:
+        """Take note of a figure of the first rounds, if the sign is measured by them."""
+        if sign.limit is Limit.FIXED:
+            return False
+        first = self._start.setdefault(sign.metric, [])
+        if len(first) == FIRST:
+            return False
+        first.append(value)
+        return True
+
+    def _where(self, sign: Sign, limit: float) -> float:
+        """Where a limit lies for this policy."""
+        if sign.limit is Limit.FIXED:
+            return limit
+        first = self._start[sign.metric]
+        start = sum(first) / len(first)
+        return limit * start if sign.limit is Limit.TIMES_START else max(limit, MARGIN * start)
+
+    def _words(self, sign: Sign, value: float) -> str:
+        first = self._start.get(sign.metric)
+        start = f", {sum(first) / len(first):.3g} at the start" if first else ""
+        return f"{sign.words} ({sign.metric} is {value:.3g}{start})"
 
     def state(self) -> dict[str, Any]:
         """Return what was seen so far."""
@@ -84,26 +108,6 @@ class Watch:
         """Put back what `state` returned."""
         self._start = {n: list(x) for n, x in state["start"].items()}
         self._lasting = dict(state["lasting"])
-
-
-def sample_figures(rollout: Rollout) -> dict[str, float]:
-    """Measure a round's responses by their tokens: entropy in nats a token, length in tokens, shares otherwise."""
-    mask = rollout.batch.mask
-    flat = [
-        tuple(rollout.batch.response_ids[b, k][mask[b, k]].tolist())
-        for b in range(len(mask))
-        for k in range(mask.shape[1])
-    ]
-    stops = [stop for row in rollout.stops for stop in row]
-    return {
-        "entropy": float(rollout.entropy[mask].mean()),
-        "length": float(mask.sum() / len(flat)),
-        "eos_rate": sum(s is Stop.EOS for s in stops) / len(stops),
-        "distinct_1": distinct(flat, 1),
-        "distinct_2": distinct(flat, 2),
-        "repeated_4grams": repeated(flat, 4),
-        "identical": 1 - len(set(flat)) / len(flat),
-    }
 
 
 def distinct(texts: Sequence[Sequence[int] | Sequence[str]], n: int) -> float:

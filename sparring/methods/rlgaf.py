@@ -42,5 +42,9 @@ RLGAF = recipe(
     data="demonstration",
     policies=("ppo", "reinforce", "rloo"),
     feedback="discriminator",
-    defaults={},
+    defaults={
+        "ppo": {"kl": 0.03, "epochs": 2, "rounds": 24, "batch": 12},
+        "reinforce": {"kl": 0.03, "rounds": 24, "batch": 12},
+        "rloo": {"kl": 0.03, "rounds": 24, "batch": 12},
+    },
 )

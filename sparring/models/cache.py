@@ -1,60 +1,81 @@
 """Keys and values of past tokens, in room that is reserved once.
 
-The library's own cache grows by copying everything at every token. This one writes into a buffer, copies
-only when rows leave, and keeps the interface that the architectures of transformers call.
+The library's own cache grows by copying everything at every token. This one writes each token into its
+place. When rows end, rows from the end of the buffer move into the gaps, so little is copied then, too.
 """
 
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def new_cache(layers: int, room: int) -> Any:
-    """Make an empty cache with room for `room` tokens in each of `layers` layers."""
-    from transformers.cache_utils import Cache, DynamicLayer
+class Past(Enum):
+    """How an architecture can go on from what it has read."""
 
-    class Buffer(DynamicLayer):
-        def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-            super().lazy_initialization(key_states, value_states)
-            self.filled = 0
-            self.key_room = self._room_for(key_states)
-            self.value_room = self._room_for(value_states)
-
-        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
-            if not self.is_initialized:
-                self.lazy_initialization(key_states, value_states)
-            end = self.filled + key_states.shape[-2]
-            self.key_room[:, :, self.filled : end] = key_states
-            self.value_room[:, :, self.filled : end] = value_states
-            return self._show(end)
-
-        def batch_repeat_interleave(self, repeats: int) -> None:
-            self._reroom(lambda x: x.repeat_interleave(repeats, 0))
-
-        def batch_select_indices(self, indices: Tensor) -> None:
-            self._reroom(lambda x: x[indices])
-
-        def _reroom(self, change: Any) -> None:
-            # Only what is filled is copied; the rest of the room holds nothing yet.
-            keys, values = change(self.keys), change(self.values)
-            self.key_room, self.value_room = self._room_for(keys), self._room_for(values)
-            self.key_room[:, :, : self.filled], self.value_room[:, :, : self.filled] = keys, values
-            self._show(self.filled)
-
-        def _room_for(self, x: Tensor) -> Tensor:
-            return torch.empty(x.shape[0], x.shape[1], room, x.shape[3], dtype=x.dtype, device=x.device)
-
-        def _show(self, end: int) -> tuple[Tensor, Tensor]:
-            self.filled = end
-            self.keys, self.values = self.key_room[:, :, :end], self.value_room[:, :, :end]
-            return self.keys, self.values
-
-    return Cache(layers=[Buffer() for _ in range(layers)])
+    PADDED = "from a buffer of ours, with masks, so that prompts of different lengths go together"
+    PLAIN = "from the library's cache, without masks"
+    NONE = "not at all: every token is computed anew"
 
 
-def library_cache(config: Any) -> Any:
-    """Make the library's own cache, for architectures with sliding windows or other special layers."""
-    from transformers.cache_utils import DynamicCache
+class Buffer:
+    """A cache as the architectures of transformers call it: `update` in each layer, `get_seq_length` once.
 
-    return DynamicCache(config=config)
+    It is read first as the prompts leave it, one row for each; `spread` makes it K rows for each, with room
+    for what will be sampled. `filled` counts the tokens that every layer holds.
+    """
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.filled = 0
+        self.rows: int | None = None
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, cache_kwargs: Mapping[str, Any] | None = None
+    ) -> tuple[Float[Tensor, "rows heads S D"], Float[Tensor, "rows heads S E"]]:
+        """Take in the newest tokens of one layer and give back all of its tokens."""
+        if self.rows is None:
+            self._layers.append((key_states, value_states))
+            return key_states, value_states
+        end = self.filled + key_states.shape[2]
+        found = []
+        for room, new in zip(self._layers[layer_idx], (key_states, value_states), strict=True):
+            room[: self.rows, self.filled : end] = new.transpose(1, 2)
+            found.append(room[: self.rows, :end].transpose(1, 2))
+        return found[0], found[1]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Count the tokens read so far."""
+        return self.filled
+
+    def spread(self, K: int, room: int, dtype: torch.dtype) -> None:
+        """Copy every row K times, into room for `room` tokens.
+
+        Tokens lie apart and heads together: a new token is one piece of memory, and the products over past
+        tokens run through memory in order.
+        """
+        self._layers = [(_spread(k, K, room, dtype), _spread(v, K, room, dtype)) for k, v in self._layers]
+        self.rows = len(self._layers[0][0])
+
+    def keep(self, order: Int[Tensor, " n"]) -> None:
+        """Let row i be what row `order[i]` was, and forget the rows beyond; `order[i]` is i or comes from beyond."""
+        self.rows = len(order)
+        gaps = (order != torch.arange(len(order), device=order.device)).nonzero()[:, 0]
+        movers = order[gaps]
+        for layer in self._layers:
+            for room in layer:
+                room[gaps, : self.filled] = room[movers, : self.filled]
+
+
+def _spread(
+    x: Float[Tensor, "rows heads S D"], K: int, room: int, dtype: torch.dtype
+) -> Float[Tensor, "R room heads D"]:
+    rows, heads, S, D = x.shape
+    out = torch.empty(rows, K, room, heads, D, dtype=dtype, device=x.device)
+    out[:, :, :S] = x.transpose(1, 2)[:, None]
+    return out.reshape(rows * K, room, heads, D)

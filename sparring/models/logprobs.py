@@ -5,46 +5,54 @@ chunk of tokens at a time, in the forward and again in the backward pass, where 
 That costs one more product with the head and saves all the memory.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK_NUMBERS = 2**22  # logits that exist at once: 16 MB in 32 bits
+FEWEST = 16  # tokens in a chunk, however large the vocabulary
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float) -> Tensor:
+        ctx.low = _product_dtype(hidden, weight)
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         norms = torch.empty_like(logps)
-        for part in _chunks(len(targets), weight.shape[0]):
-            logits = _logits(hidden[part], weight, bias, scale)
-            norms[part] = logits.logsumexp(-1)
-            logps[part] = logits.gather(-1, targets[part, None])[:, 0] - norms[part]
+        read = _Head(weight, bias, scale, ctx.low)
+        for part in _chunks(len(targets), len(weight)):
+            logits = read(hidden[part])
+            top = logits.amax(-1)
+            chosen = logits.sub_(top[:, None]).gather(-1, targets[part, None])[:, 0]
+            spread = logits.exp_().sum(-1).log_()
+            logps[part], norms[part] = chosen - spread, top + spread
         ctx.save_for_backward(hidden, weight, bias, targets, norms)
         ctx.scale = scale
         return logps
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
         hidden, weight, bias, targets, norms = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
-        grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
-        for part in _chunks(len(targets), weight.shape[0]):
+        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        read = _Head(weight, bias, ctx.scale, ctx.low)
+        for part in _chunks(len(targets), len(weight)):
             # d logp / d logits = onehot - softmax, built in place of the logits.
-            slope = _logits(hidden[part], weight, bias, ctx.scale).sub_(norms[part, None]).exp_()
-            slope.mul_(-grad[part, None] * ctx.scale)
-            slope.scatter_add_(-1, targets[part, None], grad[part, None] * ctx.scale)
-            low = _product_dtype(hidden, weight)
+            slope = read(hidden[part]).sub_(norms[part, None]).exp_()
+            pull = (grad[part, None] * ctx.scale).to(slope.dtype)
+            slope.mul_(-pull).scatter_add_(-1, targets[part, None], pull)
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
-            slope = slope.to(low)
+            slope = slope.to(ctx.low)
             if grad_hidden is not None:
-                grad_hidden[part] = (slope @ weight.to(low)).to(hidden.dtype)
+                grad_hidden[part] = (slope @ read.weight).to(hidden.dtype)
             if grad_weight is not None:
-                grad_weight += slope.T @ hidden[part].to(low)
+                grad_weight += slope.T @ hidden[part].to(ctx.low)
         return grad_hidden, grad_weight, grad_bias, None, None
 
 
@@ -60,18 +68,26 @@ def token_logps(
     return _ChunkedLogProbs.apply(hidden, weight, bias, targets, 1.0 / temperature)
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    low = _product_dtype(hidden, weight)
-    logits = torch.nn.functional.linear(hidden.to(low), weight.to(low), None if bias is None else bias.to(low))
-    logits = logits.float()
-    return logits if scale == 1.0 else logits * scale
+class _Head:
+    """The language-model head in the number format of the products, from hidden states to logits in 32 bits."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: float, low: torch.dtype) -> None:
+        self.weight, self.bias = weight.to(low), None if bias is None else bias.to(low)
+        self.scale = scale
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        logits = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
+        return logits if self.scale == 1.0 else logits.mul_(self.scale)
 
 
 def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """Multiply in 16 bits when the body computed in 16 bits, though its weights are held in 32."""
+    """Multiply in 16 bits when the body does, though its weights are held in 32; backward as in forward."""
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
     return hidden.dtype if hidden.dtype == torch.bfloat16 else weight.dtype
 
 
 def _chunks(total: int, vocabulary: int) -> list[slice]:
-    size = max(16, CHUNK_NUMBERS // vocabulary)
+    size = max(FEWEST, CHUNK_NUMBERS // vocabulary)
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]

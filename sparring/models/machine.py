@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparring.core.errors import SettingError
-from sparring.core.loss import Tally
+from sparring.core.loss import Tally, add
 
 TRIAL = 512  # side of the square matrices that decide between 32 and 16 bits
 
@@ -51,13 +51,12 @@ class Machine:
         return x if self.world == 1 else self._accelerator.reduce(x, reduction="sum")
 
     def sum_tally(self, counted: Tally) -> Tally:
-        """Add figures over all processes; all must have counted the same names."""
-        if self.world == 1:
-            return counted
-        names = sorted(counted)
-        numbers = torch.tensor([counted[n] for n in names], dtype=torch.float64, device=self.device)
-        total = self.sum(numbers).tolist()
-        return {n: (top, bottom) for n, (top, bottom) in zip(names, total, strict=True)}
+        """Add figures over all processes; one that had nothing to count may have counted nothing."""
+        return add(self.gather([counted]))
+
+    def any(self, is_so: bool) -> bool:
+        """Whether it is so in any process; the answer is the same in all."""
+        return any(self.gather([is_so]))
 
     def gather(self, things: list) -> list:
         """Collect lists of plain objects from all processes, in the order of their ranks."""
@@ -70,6 +69,14 @@ class Machine:
     def share(self, things: list) -> list:
         """Take this process's part of a list: every world-th of it."""
         return things[self.rank :: self.world]
+
+    def join(self, things: list) -> list:
+        """Put the parts that `share` gave to the processes together again, in their first order."""
+        parts = self.gather([things])
+        out = [None] * sum(map(len, parts))
+        for rank, part in enumerate(parts):
+            out[rank :: self.world] = part
+        return out
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -92,7 +99,7 @@ def _seconds(dtype: torch.dtype) -> float:
         best = float("inf")
         for _ in range(4):
             start = time.perf_counter()
-            a @ a
+            torch.mm(a, a)
             best = min(best, time.perf_counter() - start)
         return best
     except RuntimeError:

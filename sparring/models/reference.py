@@ -79,8 +79,8 @@ def hash_weights(named: dict[str, Tensor]) -> str:
 
 def cache_folder() -> Path:
     """Where files that can be made again are kept: $SPARRING_CACHE, or sparring in the user's cache."""
-    base = os.environ.get("SPARRING_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sparring"
-    return Path(base)
+    own = os.environ.get("SPARRING_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sparring"
 
 
 def _key(rows: Sequence[Row], model: str, precision: str) -> str:

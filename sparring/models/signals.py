@@ -11,19 +11,25 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sparring.core.masked import masked_mean
 from sparring.data.batch import Batch
 from sparring.models import logprobs
-from sparring.models.backbone import POLICY, Trunk
-from sparring.models.forward import States, states
+from sparring.models.forward import States, lay_out, states
+from sparring.models.trunk import POLICY, Trunk
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """One role of a run: a trunk, which of its adapters speaks (None: none), and a scalar head if it scores."""
+    """One role of a run: a trunk, which of its adapters speaks (None: none), and a scalar head if it scores.
+
+    A scoring role `reads` the state after the last token, or the mean of the states after every token of the
+    response. The mean cannot look at how a text ends, and learns from far fewer examples (docs/log.md).
+    """
 
     trunk: Trunk
     adapter: str | None = None
     head: nn.Linear | None = None
+    reads: str = "last"
 
     def states(self, batch: Batch) -> States:
         """Compute the hidden states of this role."""
@@ -31,9 +37,13 @@ class Network:
             return states(self.trunk, batch)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The weights that training this role changes, by name."""
-        own = {f"body.{n}": p for n, p in self.trunk.parameters(self.adapter).items()}
-        return own | ({} if self.head is None else {f"head.{n}": p for n, p in self.head.named_parameters()})
+        """The weights that training this role changes, by name: no language-model head for a role that scores."""
+        own = self.trunk.parameters(self.adapter)
+        if self.head is None:
+            return {f"body.{n}": p for n, p in own.items()}
+        if self.trunk.adapter == "none":
+            own = dict(self.trunk.body.named_parameters())
+        return {f"body.{n}": p for n, p in own.items()} | {f"head.{n}": p for n, p in self.head.named_parameters()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,22 +74,23 @@ def new_reference(policy: Network) -> Network:
     return Network(trunk=policy.trunk.frozen_copy())
 
 
-def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True) -> Network:
+def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True, reads: str = "last") -> Network:
     """Make a role that gives one number: a further adapter on the trunk, or a trunk of its own, and a head.
 
     Without adapters the trunk is copied, unless it has no other role and `copies` is false.
 
-    The head starts at zero mean and a spread of 1/sqrt(width + 1), as reward models do (Stiennon 2020).
+    A head that reads the last state starts at zero mean and a spread of 1/sqrt(width + 1), as reward models do
+    (Stiennon 2020); one that reads the mean starts at zero, so that nothing is rewarded before it is learnt.
     """
     head = scalar_head(trunk, seed)
+    if reads == "mean":
+        nn.init.zeros_(head.weight)
     if trunk.adapter != "none":
         trunk.add_adapter(name, seed)
-        return Network(trunk=trunk, adapter=name, head=head)
+        return Network(trunk=trunk, adapter=name, head=head, reads=reads)
     own = trunk.copy() if copies else trunk
-    own.lm.requires_grad_(True)
-    if own.lm.get_output_embeddings() is not own.lm.get_input_embeddings():
-        own.head.weight.requires_grad_(own.head.weight is own.lm.get_input_embeddings().weight)
-    return Network(trunk=own, head=head)
+    own.body.requires_grad_(True)
+    return Network(trunk=own, head=head, reads=reads)
 
 
 def new_critic(policy: Network, seed: int) -> Network:
@@ -120,11 +131,20 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
 
 
 def score(network: Network, batch: Batch) -> Float[Tensor, "B K"]:
-    """Read a scalar head after the last token of each response; a response that is not there scores zero."""
+    """Read a scalar head once for each response; a response that is not there scores zero."""
     assert network.head is not None
-    flat = network.head(network.states(batch).last.float())[:, 0]
+    seen = network.states(batch)
+    if network.reads == "mean":
+        return masked_mean(_spread(_read(network.head, seen.own), batch.mask), batch.mask)
+    flat = _read(network.head, seen.last)
     out = torch.zeros(batch.exists.shape, dtype=flat.dtype, device=flat.device)
     return out.masked_scatter(batch.exists, flat)
+
+
+def _read(head: nn.Linear, hidden: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+    """Apply a scalar head in 32 bits, whatever the body computed in: a score in 16 bits has only two digits."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return head(hidden.float())[:, 0]
 
 
 class _Once:
@@ -150,13 +170,12 @@ def _logps(
     networks: Networks, network: Network | None, batch: Batch, forward: Callable[[Network], States]
 ) -> Float[Tensor, "B K T"]:
     assert network is not None, "an equation asked for a network that the loop did not make"
-    trunk = network.trunk
-    if not trunk.has_linear_head:
+    head = network.trunk.head
+    if not network.trunk.has_linear_head or not isinstance(head, nn.Linear):
         flat = _general_logps(network, batch, networks.temperature)
     else:
-        head = trunk.head
         flat = logprobs.token_logps(
-            forward(network).before, head.weight, getattr(head, "bias", None), batch.response_ids[batch.mask],
+            forward(network).before, head.weight, head.bias, batch.response_ids[batch.mask],
             temperature=networks.temperature,
         )  # fmt: skip
     return _spread(flat, batch.mask)
@@ -169,13 +188,11 @@ def _values(networks: Networks, batch: Batch, forward: Callable[[Network], State
         hidden = forward(networks.policy).before.detach()
     else:
         hidden = forward(critic).before
-    return _spread(critic.head(hidden.float())[:, 0], batch.mask)
+    return _spread(_read(critic.head, hidden), batch.mask)
 
 
 def _general_logps(network: Network, batch: Batch, temperature: float) -> Float[Tensor, " N"]:
     """Ask the whole model for logits, for the few architectures whose head is more than a linear map."""
-    from sparring.models.forward import lay_out
-
     layout = lay_out(batch, shared=False)
     with network.trunk.using(network.adapter):
         logits = network.trunk.lm(input_ids=layout.ids, use_cache=False).logits

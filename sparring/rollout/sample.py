@@ -14,15 +14,22 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sparring.core.errors import ModelError, SettingError
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch, Row, collate
-from sparring.models.cache import library_cache, new_cache
-from sparring.models.forward import window
+from sparring.models.cache import Past
+from sparring.models.decode import Decoder, past_of
 from sparring.models.signals import Network
+from sparring.models.trunk import Trunk
 
-ROWS = 256  # responses that are decoded together
+ROWS = 256  # responses that are decoded together, at most
+CACHE_NUMBERS = 2**29  # keys and values held at once, at most: 2 GB in 32 bits
+FIRST_LOOK = 128  # likeliest tokens that top-p looks at first
+BLOCK = 64  # probabilities that are added up before they are searched
+
+Tick = Callable[[int], None]
 
 
 class Stop(Enum):
@@ -40,6 +47,11 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+
+    @property
+    def cuts(self) -> bool:
+        """Whether some tokens are never drawn, though the model gives them a chance."""
+        return self.top_k > 0 or self.top_p < 1
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -72,7 +84,7 @@ def sample(
     *,
     seed: int,
     keys: Sequence[str | int] | None = None,
-    tick: Callable[[int], None] | None = None,
+    tick: Tick | None = None,
 ) -> Rollout:
     """Sample K responses to each prompt.
 
@@ -84,13 +96,15 @@ def sample(
     longest = max(len(p) for p in prompts)
     if trunk.context is not None and longest + how.max_tokens > trunk.context:
         raise ModelError(
-            f"{trunk.source}: {longest} prompt tokens and {how.max_tokens} new ones exceed its {trunk.context} positions; "
-            "lower --max-prompt or --max-tokens"
+            f"{trunk.source}: {longest} prompt tokens and {how.max_tokens} new ones exceed its {trunk.context} "
+            "positions; lower --max-prompt or --max-tokens"
         )
     drawn: list[_Drawn | None] = [None] * len(prompts)
     with trunk.using(policy.adapter):
-        for group in _groups(prompts, K, mixed=_takes_masks(policy, longest + how.max_tokens)):
-            found = _decode(policy, [prompts[i] for i in group], K, how, [rng(seed, "sample", keys[i]) for i in group], tick)
+        past = past_of(trunk, longest + how.max_tokens)
+        for group in _groups(prompts, K, _rows_at_once(trunk, longest + how.max_tokens), mixed=past is Past.PADDED):
+            decoder = Decoder(trunk, [prompts[i] for i in group], K, how.max_tokens, past)
+            found = _decode(decoder, K, how, [rng(seed, "sample", keys[i]) for i in group], end_tokens(policy), tick)
             for i, one in zip(group, found, strict=True):
                 drawn[i] = one
     return _gather(prompts, [d for d in drawn if d is not None], trunk.tokenizer.pad_token_id or 0, trunk.device)
@@ -101,14 +115,14 @@ class _Drawn:
     """The K responses to one prompt, still ragged."""
 
     tokens: list[list[int]]
-    figures: list[Float[Tensor, "3 n"]]  # sampled log-probability, whole log-probability, entropy
+    figures: list[Float[Tensor, "3 _"]]  # sampled log-probability, whole log-probability, entropy
     stops: list[Stop]
 
 
-def _groups(prompts: Sequence[tuple[int, ...]], K: int, *, mixed: bool) -> list[list[int]]:
+def _groups(prompts: Sequence[tuple[int, ...]], K: int, rows: int, *, mixed: bool) -> list[list[int]]:
     """Split prompts into groups of similar length (of one length when masks cannot hide the padding)."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    size = max(1, ROWS // K)
+    size = max(1, rows // K)
     groups: list[list[int]] = []
     for i in order:
         fits = groups and len(groups[-1]) < size
@@ -119,37 +133,43 @@ def _groups(prompts: Sequence[tuple[int, ...]], K: int, *, mixed: bool) -> list[
     return groups
 
 
-def _takes_masks(policy: Network, length: int) -> bool:
-    return policy.trunk.shares_prompts and length <= window(policy.trunk)
+def _rows_at_once(trunk: Trunk, length: int) -> int:
+    """How many rows are decoded together: ROWS, or fewer when the keys and values of a row are large."""
+    config = trunk.lm.config.get_text_config()
+    heads = config.num_attention_heads
+    shared_by = heads // (getattr(config, "num_key_value_heads", None) or heads)
+    numbers = 2 * config.num_hidden_layers * trunk.width // shared_by * length
+    return max(1, min(ROWS, CACHE_NUMBERS // numbers))
 
 
-def _decode(policy: Network, prompts: list[tuple[int, ...]], K: int, how: Sampling, streams: list, tick) -> list[_Drawn]:
-    trunk, rows = policy.trunk, len(prompts) * K
+def _decode(
+    decoder: Decoder, K: int, how: Sampling, streams: list[np.random.Generator], eos: list[int], tick: Tick | None
+) -> list[_Drawn]:
+    rows, device = len(streams) * K, decoder.trunk.device
     uniforms = torch.from_numpy(np.stack([s.random((K, how.max_tokens)) for s in streams])).float()
-    uniforms = uniforms.reshape(rows, how.max_tokens).to(trunk.device)
-    decoder = _Decoder(policy, prompts, K, how.max_tokens)
-    tokens = torch.zeros(rows, how.max_tokens, dtype=torch.long, device=trunk.device)
-    figures = torch.zeros(3, rows, how.max_tokens, device=trunk.device)
-    lengths = torch.full((rows,), how.max_tokens, device=trunk.device)
-    ended = torch.zeros(rows, dtype=torch.bool, device=trunk.device)
-    eos = torch.tensor(end_tokens(policy), device=trunk.device)
-    alive = torch.arange(rows, device=trunk.device)
+    uniforms = uniforms.reshape(rows, how.max_tokens).to(device)
+    tokens = torch.zeros(rows, how.max_tokens, dtype=torch.long, device=device)
+    figures = torch.zeros(3, rows, how.max_tokens, device=device)
+    lengths = torch.full((rows,), how.max_tokens, device=device)
+    ended = torch.zeros(rows, dtype=torch.bool, device=device)
+    ends = torch.tensor(eos, device=device)
+    alive = torch.arange(rows, device=device)
     for t in range(how.max_tokens):
         chosen, found = draw(decoder.logits(), uniforms[alive, t], how)
         tokens[alive, t] = chosen
         figures[:, alive, t] = found
-        over = torch.isin(chosen, eos) & ~ended[alive]
-        ended[alive[over]], lengths[alive[over]] = True, t + 1
         if tick is not None:
             tick(len(alive))
-        going = ~ended[alive]
-        if not bool(going.any()) or t + 1 == how.max_tokens:
-            break
-        if int(going.sum()) <= 0.9 * len(alive):
-            decoder.keep(going.nonzero()[:, 0])
-            alive, chosen = alive[going], chosen[going]
-        decoder.advance(chosen)
-    return _split(len(prompts), K, tokens.cpu(), figures.cpu(), lengths.tolist(), ended.tolist())
+        over = torch.isin(chosen, ends)
+        if bool(over.any()):
+            ended[alive[over]], lengths[alive[over]] = True, t + 1
+            if bool(over.all()):
+                break
+            order = decoder.keep(~over)
+            alive, chosen = alive[order], chosen[order]
+        if t + 1 < how.max_tokens:
+            decoder.advance(chosen)
+    return _split(len(streams), K, tokens.cpu(), figures.cpu(), lengths.tolist(), ended.tolist())
 
 
 def _split(B: int, K: int, tokens: Tensor, figures: Tensor, lengths: list[int], ended: list[bool]) -> list[_Drawn]:
@@ -166,64 +186,6 @@ def _split(B: int, K: int, tokens: Tensor, figures: Tensor, lengths: list[int], 
     return out
 
 
-class _Decoder:
-    """The model between two tokens: its cache, who may be looked at, and the last hidden states."""
-
-    def __init__(self, policy: Network, prompts: list[tuple[int, ...]], K: int, max_tokens: int) -> None:
-        self.trunk = trunk = policy.trunk
-        batch = collate([Row(prompt=p, responses=()) for p in prompts]).to(trunk.device)
-        P = batch.prompt_ids.shape[1]
-        self.masked = _takes_masks(policy, P + max_tokens)
-        config = trunk.lm.config.get_text_config()
-        self.cache = new_cache(config.num_hidden_layers, P + max_tokens) if self.masked else library_cache(trunk.lm.config)
-        self.seen = torch.cat([batch.prompt_mask, batch.prompt_mask.new_ones(len(prompts), max_tokens)], -1)
-        self.length, self.position = P, batch.prompt_mask.sum(-1)
-        extra = {}
-        if self.masked:
-            causal = torch.ones(P, P, dtype=torch.bool, device=trunk.device).tril()
-            itself = torch.eye(P, dtype=torch.bool, device=trunk.device)  # padding sees itself, else its softmax is empty
-            extra["attention_mask"] = self._form((batch.prompt_mask[:, None, :] & causal | itself)[:, None])
-            extra["position_ids"] = (batch.prompt_mask.cumsum(-1) - 1).clamp(min=0)
-        self.hidden = self._run(batch.prompt_ids, extra).repeat_interleave(K, 0)
-        self.cache.batch_repeat_interleave(K)
-        self.seen, self.position = self.seen.repeat_interleave(K, 0), self.position.repeat_interleave(K, 0)
-
-    def logits(self) -> Float[Tensor, "rows V"]:
-        """What the model thinks of every next token, in 32 bits."""
-        trunk = self.trunk
-        if trunk.has_linear_head:
-            return trunk.head(self.hidden).float()
-        return self.full_logits.float()
-
-    def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Let only these rows go on."""
-        self.cache.batch_select_indices(rows)
-        self.seen, self.position = self.seen[rows], self.position[rows]
-
-    def advance(self, tokens: Int[Tensor, " rows"]) -> None:
-        """Read one more token in each row."""
-        extra = {}
-        self.length += 1
-        if self.masked:
-            extra = {"attention_mask": self._form(self.seen[:, None, None, : self.length]), "position_ids": self.position[:, None]}
-        self.hidden = self._run(tokens[:, None], extra)
-        self.position = self.position + 1
-
-    def _run(self, ids: Tensor, extra: dict[str, Tensor]) -> Tensor:
-        if self.trunk.has_linear_head:
-            out = self.trunk.body(input_ids=ids, past_key_values=self.cache, use_cache=True, **extra)
-            return out.last_hidden_state[:, -1]
-        out = self.trunk.lm(input_ids=ids, past_key_values=self.cache, use_cache=True, **extra)
-        self.full_logits = out.logits[:, -1]
-        return self.full_logits
-
-    def _form(self, mask: Tensor) -> Tensor:
-        """Give a mask the form that the attention in use wants: true/false, or an amount to add."""
-        if self.trunk.lm.config._attn_implementation == "sdpa":
-            return mask
-        return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, torch.finfo(torch.float32).min)
-
-
 def draw(
     logits: Float[Tensor, "rows V"], uniform: Float[Tensor, " rows"], how: Sampling
 ) -> tuple[Int[Tensor, " rows"], Float[Tensor, "3 rows"]]:
@@ -232,35 +194,63 @@ def draw(
     Returns the tokens, and for each its log-probability under the cut distribution, under the whole one,
     and the entropy of the whole one.
     """
+    heat = how.temperature or 1.0
+    logits = logits if heat == 1.0 else logits / heat
+    probs = logits.softmax(-1)
+    share = None  # of the whole distribution that is left after the cut
     if how.temperature == 0:
-        logps = logits.log_softmax(-1)
-        chosen = logits.argmax(-1)
-        whole = logps.gather(-1, chosen[:, None])[:, 0]
-        return chosen, torch.stack([torch.zeros_like(whole), whole, -(logps.exp() * logps).sum(-1)])
-    logps = (logits / how.temperature).log_softmax(-1)
-    probs = logps.exp()
-    kept = _cut(probs, how)
-    mass = kept.cumsum(-1)
-    chosen = torch.searchsorted(mass, (uniform * mass[:, -1])[:, None], right=True).clamp(max=logits.shape[-1] - 1)
-    # Rounding can land on a token of probability zero at the very end; the likeliest one stands in for it.
-    chosen = torch.where(kept.gather(-1, chosen) > 0, chosen, kept.argmax(-1, keepdim=True))
-    whole = logps.gather(-1, chosen)[:, 0]
-    sampled = whole if kept is probs else whole - mass[:, -1].log()
-    return chosen[:, 0], torch.stack([sampled, whole, -(probs * logps).sum(-1)])
+        chosen = logits.argmax(-1, keepdim=True)
+        share = probs.gather(-1, chosen)[:, 0]
+    elif how.cuts:
+        kept, ids = _cut(probs, how)
+        chosen, share = ids.gather(-1, _invert(kept, uniform)), kept.sum(-1)
+    else:
+        chosen = _invert(probs, uniform)
+    picked = logits.gather(-1, chosen)[:, 0]
+    whole = probs.gather(-1, chosen)[:, 0].log()
+    sampled = whole if share is None else whole - share.log()
+    entropy = picked - whole - probs.mul_(logits).sum(-1)  # the first two are the log of the softmax's denominator
+    return chosen[:, 0], torch.stack([sampled, whole, entropy])
 
 
-def _cut(probs: Float[Tensor, "rows V"], how: Sampling) -> Float[Tensor, "rows V"]:
-    """Zero what top-k and top-p leave out; the likeliest token always stays."""
-    out = probs
-    if 0 < how.top_k < probs.shape[-1]:
-        least = out.topk(how.top_k, -1).values[:, -1:]
-        out = out.where(out >= least, 0.0)
-    if how.top_p < 1:
-        ranked, order = out.sort(-1, descending=True)
-        total = ranked.sum(-1, keepdim=True)
-        before = ranked.cumsum(-1) - ranked
-        out = torch.zeros_like(out).scatter(-1, order, ranked.where(before < how.top_p * total, 0.0))
-    return out
+def _cut(probs: Float[Tensor, "rows V"], how: Sampling) -> tuple[Float[Tensor, "rows n"], Int[Tensor, "rows n"]]:
+    """Leave what top-k and top-p leave, likeliest first: probabilities (zero for the rest) and token ids.
+
+    Sorting the whole vocabulary costs more than the model does; so for top-p a few are sorted, and more only
+    when those few do not hold enough.
+    """
+    V = probs.shape[-1]
+    width = min(how.top_k or FIRST_LOOK, V)
+    while True:
+        kept, ids = probs.topk(width, -1)
+        before = kept.cumsum(-1) - kept
+        total = kept.sum(-1, keepdim=True) if how.top_k else 1.0
+        inside = before < how.top_p * total
+        if width == V or how.top_k or not bool(inside[:, -1].any()):
+            return kept.where(inside, 0.0), ids
+        width = min(8 * width, V)
+
+
+def _invert(probs: Float[Tensor, "rows n"], uniform: Float[Tensor, " rows"]) -> Int[Tensor, "rows 1"]:
+    """Find the place where the running sum of each row passes `uniform` of its total: first the block, then in it."""
+    rows, n = probs.shape
+    blocks = pad(probs, (0, -n % BLOCK)).view(rows, -1, BLOCK)
+    sums = blocks.sum(-1)
+    block, rest = _passes(sums, uniform * sums.sum(-1))
+    inside = blocks[torch.arange(rows, device=probs.device), block]
+    place = (block * BLOCK + _passes(inside, rest)[0])[:, None].clamp(max=n - 1)
+    # Rounding can land on a token of probability zero; the likeliest one stands in for it.
+    lost = probs.gather(-1, place) == 0
+    return place.where(~lost, probs.argmax(-1, keepdim=True)) if bool(lost.any()) else place
+
+
+def _passes(
+    parts: Float[Tensor, "rows n"], goal: Float[Tensor, " rows"]
+) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """The first part at which the running sum passes the goal, and how far into that part the goal is."""
+    sums = parts.cumsum(-1)
+    at = torch.searchsorted(sums, goal[:, None], right=True).clamp(max=parts.shape[-1] - 1)
+    return at[:, 0], goal - (sums - parts).gather(-1, at)[:, 0]
 
 
 def end_tokens(policy: Network) -> list[int]:

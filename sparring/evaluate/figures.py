@@ -1,0 +1,26 @@
+"""What each figure of an evaluation means, in one line each, and in the order in which they are shown."""
+
+FIGURES: dict[str, str] = {
+    "kl": "nats from the start model, summed over a response (k1: unbiased, of either sign)",
+    "kl_k3": "the same by k3, which is never negative",
+    "perplexity": "of the responses under the start model, per token, end of text aside: low is fluent or dull",
+    "data_perplexity": "of the data's own responses under this model, per token",
+    "reward_accuracy": "share of neighbouring responses in the data that the model's reward puts in the right order",
+    "reward_margin": "reward of the data's best response minus that of its worst, in nats for an implied reward",
+    "words": "words in a response",
+    "tokens": "tokens in a response, end of text included",
+    "eos_rate": "share of responses that ended by themselves",
+    "distinct_1_words": "different words as a share of all words",
+    "distinct_2_words": "different pairs of words as a share of all pairs",
+    "repeated_4grams_words": "share of runs of 4 words that occurred before in the same response",
+    "identical": "share of responses that repeat another one word for word",
+}
+
+SCORE = "score "  # a judge's figure is called this and the judge's name
+
+
+def meaning(name: str) -> str:
+    """Say what a figure means."""
+    if name.startswith(SCORE):
+        return f"mean score by {name.removeprefix(SCORE)}"
+    return FIGURES[name]

@@ -1,0 +1,71 @@
+"""How the data's own responses fare under the model: their perplexity, and whether it ranks them as the data does."""
+
+import math
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sparring.core.masked import masked_sum
+from sparring.core.records import Demonstration, Preference, Ranking, Record
+from sparring.data.batch import Batch, Row, collate
+from sparring.evaluate.intervals import Estimate, mean_of, ratio_of, share_of
+from sparring.evaluate.measure import Tick, by_prompt, token_logps
+from sparring.feedback.reward_model import score_in_parts
+from sparring.models.signals import Network
+
+
+def ordered(records: Sequence[Record]) -> list[Record]:
+    """Keep the records that say which response is better."""
+    return [r for r in records if isinstance(r, Preference | Ranking) and len(r.responses()) > 1]
+
+
+def wanted(records: Sequence[Record]) -> list[Demonstration]:
+    """Make a demonstration of every record that names a response worth having: its own, the chosen, the best."""
+    kinds = (Demonstration, Preference, Ranking)
+    found = [r for r in records if isinstance(r, kinds)]
+    return [Demonstration(prompt=r.prompt, response=r.responses()[0], where=r.where) for r in found]
+
+
+def data_perplexity(rows: Sequence[Row], policy: Network, *, micro_tokens: int, tick: Tick | None) -> Estimate:
+    """Compute the perplexity of given responses, their end of text included, as the loss of fine-tuning does."""
+    batch = collate(rows).to(policy.trunk.device)
+    logps = token_logps(batch, policy, micro_tokens=micro_tokens, tick=tick)
+    keys = [r.prompt for r in rows]
+    nats = by_prompt(keys, (-masked_sum(logps.double(), batch.mask)[:, 0]).tolist())
+    tokens = by_prompt(keys, batch.mask.sum((-2, -1)).double().tolist())
+    return ratio_of(nats, tokens).mapped(math.exp)
+
+
+def implied_rewards(
+    rows: Sequence[Row], policy: Network, start: Network, *, micro_tokens: int, tick: Tick | None
+) -> dict[str, Estimate]:
+    """Compare the data's order with that of log pi - log pi_start, summed over a response, in nats."""
+    batch = collate(rows).to(policy.trunk.device)
+    own, ref = (token_logps(batch, network, micro_tokens=micro_tokens, tick=tick) for network in (policy, start))
+    return order_figures(rows, masked_sum((own - ref).double(), batch.mask), batch)
+
+
+def scorer_rewards(rows: Sequence[Row], scorer: Network, *, micro_tokens: int) -> dict[str, Estimate]:
+    """Compare the data's order with that of a reward model's scores, in its own units."""
+    assert scorer.head is not None
+    batch = collate(rows).to(scorer.head.weight.device)
+    return order_figures(rows, score_in_parts(scorer, batch, micro_tokens).double(), batch)
+
+
+def order_figures(rows: Sequence[Row], reward: Float[Tensor, "B K"], batch: Batch) -> dict[str, Estimate]:
+    """Compare rewards with the order of the responses, best first; of two equal ones, half is right.
+
+    Accuracy is over neighbours. Rows of one prompt count as one unit.
+    """
+    both = batch.exists[:, 1:]
+    gap = reward[:, :-1] - reward[:, 1:]
+    right = ((gap > 0).double() + 0.5 * (gap == 0).double()) * both
+    accuracy = right.sum(-1) / both.sum(-1).clamp(min=1)
+    last = batch.exists.sum(-1, keepdim=True) - 1
+    margin = reward[:, 0] - reward.gather(1, last)[:, 0]
+    keys = [r.prompt for r in rows]
+    number = by_prompt(keys, [1.0] * len(rows))
+    share = [x / n for x, n in zip(by_prompt(keys, accuracy.tolist()), number, strict=True)]
+    margins = [x / n for x, n in zip(by_prompt(keys, margin.tolist()), number, strict=True)]
+    return {"reward_accuracy": share_of(sum(share), len(share)), "reward_margin": mean_of(margins)}

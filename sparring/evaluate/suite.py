@@ -1,0 +1,204 @@
+"""sparring.evaluate: a model and held-out data to figures with intervals, and eval.json in the run folder.
+
+What is measured follows from what is there: scores by every judge that was named; distance and fluency
+if a start model is known; how the data's own responses fare if it has any. What cannot be measured, and
+what a figure must not be taken for, is said in the notes.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparring.core.errors import SettingError
+from sparring.core.records import Prompt, Record
+from sparring.data.read import fingerprint
+from sparring.data.responses import read_out
+from sparring.data.tokens import prepare
+from sparring.evaluate.figures import SCORE
+from sparring.evaluate.given import data_perplexity, implied_rewards, ordered, scorer_rewards, wanted
+from sparring.evaluate.intervals import Estimate
+from sparring.evaluate.load import (
+    Judge,
+    Plan,
+    different,
+    given_rows,
+    is_scorer,
+    judge_name,
+    load_judge,
+    load_judges,
+    load_start,
+    read_records,
+)
+from sparring.evaluate.measure import Tick, measure, select
+from sparring.evaluate.origin import Origin, ancestry, data_notes
+from sparring.feedback.protocol import Feedback
+from sparring.models.backbone import load_trunk
+from sparring.models.checkpoint import write_text
+from sparring.models.forward import probe
+from sparring.models.machine import Machine
+from sparring.models.scorers import load_scorer
+from sparring.models.signals import Network
+from sparring.models.trunk import Trunk
+from sparring.rollout.sample import Rollout, Sampling, sample
+
+SHOWN = 8  # prompts whose responses are kept in eval.json, for people to look at
+
+
+def evaluate(
+    model: str,
+    *,
+    data: str,
+    feedback: Sequence[Judge] = (),
+    base: str | None = None,
+    judge: Judge | None = None,
+    best_of: int = 1,
+    fields: Mapping[str, str] | None = None,
+    where: Sequence[str] = (),
+    prompts: int = 0,
+    K: int = 1,
+    max_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_prompt: int = 512,
+    max_response: int = 512,
+    micro_tokens: int = 8192,
+    device: str = "auto",
+    tick: Tick | None = None,
+) -> dict[str, Any]:
+    """Sample K responses to held-out prompts, measure them, and return what eval.json holds.
+
+    Each of `feedback` is a figure of its own: a name, a weighted sum, a Python function, or a folder (a reward
+    model, or a run that holds a judge). `base` is the model that distance and fluency are measured from; by
+    default the one that the run started from. With `best_of` n, n responses are drawn for each that is
+    measured, and `judge` picks. `prompts` takes so many different prompts of the data, the same for every
+    model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
+    "settings", "values" (one score for each prompt, for paired comparisons) and "samples". A reward model is
+    measured by how it ranks the data's own responses. Raises UserError for anything that cannot be used.
+    """
+    plan = Plan(
+        feedback=tuple(feedback), judge=judge, best_of=best_of, base=base, K=K,
+        how=Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, max_prompt=max_prompt,
+        max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
+        tick=tick or (lambda what, done, total: None),
+    )  # fmt: skip
+    if prompts < 0:
+        raise SettingError(f"prompts must be at least 1, or 0 for all, got {prompts}")
+    named = {"model": model, "data": data, "fields": dict(fields or {}), "where": list(where), "prompts": prompts}
+    records, notes = read_records(data, fields or {}, where, prompts)
+    runs = ancestry(model)
+    notes += data_notes(records, runs)
+    found, samples = _measure(model, records, runs, plan, notes)
+    values = {name: list(e.values) for name, e in found.items() if name.startswith(SCORE)}
+    out: dict[str, Any] = {name: e.to_dict() for name, e in found.items()}
+    settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
+    out |= {"notes": notes, "settings": settings, "values": values, "samples": samples}
+    if (file := eval_file(model, best_of)) is not None:
+        write_text(file, json.dumps(out, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return out
+
+
+def eval_file(model: str, best_of: int = 1) -> Path | None:
+    """Say where the figures of a model go: into its run folder, or nowhere when it is not one.
+
+    Best-of-n has a file of its own, for it is another policy than the run's model.
+    """
+    folder = Path(model).expanduser()
+    if not (folder / "run.yaml").is_file():
+        return None
+    return folder / ("eval.json" if best_of == 1 else f"eval-best-of-{best_of}.json")
+
+
+Found = tuple[dict[str, Estimate], list[dict[str, Any]]]
+
+
+def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]) -> Found:
+    if not is_scorer(model):
+        return _measure_policy(model, records, runs, plan, notes)
+    pairs = ordered(records)
+    if not pairs:
+        raise SettingError(f"{model} is a reward model; give it preferences or rankings, or name it as --feedback")
+    if plan.feedback or plan.judge is not None:
+        raise SettingError(f"{model} is a reward model: it writes nothing that --feedback or --judge could score")
+    notes.append("this is a reward model: it was measured by how it ranks the data's own responses")
+    scorer = load_scorer(model, device=plan.device)
+    rows = given_rows(pairs, scorer.trunk, plan, notes)
+    return scorer_rewards(rows, scorer, micro_tokens=plan.micro_tokens), []
+
+
+def _measure_policy(
+    model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]
+) -> Found:
+    trunk = load_trunk(model, device=plan.device)
+    probe(trunk)
+    policy = Network(trunk=trunk)
+    judges = load_judges(trunk, runs, plan, notes)
+    picker = None if plan.judge is None else load_judge(plan.judge, trunk, device=plan.device)
+    start = load_start(runs, trunk, plan, notes)
+    rollout = _sample(policy, records, plan, notes)
+    if picker is not None:
+        rollout = select(rollout, picker.score(read_out(rollout.batch, trunk.tokenizer)), plan.best_of)
+        notes.append(_best_of_note(plan))
+    found = measure(
+        rollout, trunk.tokenizer, judges=judges, start=start, temperature=plan.how.temperature,
+        is_selected=picker is not None, micro_tokens=plan.micro_tokens, tick=plan.tick,
+    )  # fmt: skip
+    if plan.how.temperature == 0:
+        notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
+    found |= _measure_data(records, policy, start, plan, notes)
+    return found, _samples(rollout, trunk, judges)
+
+
+def _measure_data(
+    records: Sequence[Record], policy: Network, start: Network | None, plan: Plan, notes: list[str]
+) -> dict[str, Estimate]:
+    """The figures about the data's own responses, if it has any that tell something."""
+    found: dict[str, Estimate] = {}
+    if good := wanted(records):
+        rows = given_rows(good, policy.trunk, plan, notes)
+        found["data_perplexity"] = data_perplexity(rows, policy, micro_tokens=plan.micro_tokens, tick=plan.tick)
+    if (pairs := ordered(records)) and start is not None:
+        rows = given_rows(pairs, policy.trunk, plan, notes)
+        found |= implied_rewards(rows, policy, start, micro_tokens=plan.micro_tokens, tick=plan.tick)
+    return found
+
+
+def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[str]) -> Rollout:
+    """Draw responses to every different prompt."""
+    asked = [Prompt(prompt=r.prompt, where=r.where) for r in different(records)]
+    rows, truncation = prepare(
+        asked, policy.trunk.tokenizer, max_prompt=plan.max_prompt, max_response=plan.how.max_tokens,
+        overflow="error", context=policy.trunk.context, room=plan.how.max_tokens,
+    )  # fmt: skip
+    notes += [f"before sampling, {sentence}" for sentence in truncation.sentences()]
+    number = plan.K * plan.best_of
+    total, drawn = len(rows) * number * plan.how.max_tokens, 0
+
+    def count(tokens: int) -> None:
+        nonlocal drawn
+        drawn = min(drawn + tokens, total - 1)
+        plan.tick("sampling", drawn, total)
+
+    rollout = sample(policy, [row.prompt for row in rows], number, plan.how, seed=plan.seed, tick=count)
+    plan.tick("sampling", total, total)
+    return rollout
+
+
+def _best_of_note(plan: Plan) -> str:
+    n, judge = plan.best_of, judge_name(plan.judge or "")
+    bound = math.log(n) - (n - 1) / n
+    said = f"best of {n} by {judge}: no KL is measured; picking adds at most log n - (n-1)/n = {bound:.2f} nats to it"
+    is_named_twice = judge in map(judge_name, plan.feedback)
+    return said + (f"; {judge} picked, so its own score is no independent figure" if is_named_twice else "")
+
+
+def _samples(rollout: Rollout, trunk: Trunk, judges: Mapping[str, Feedback]) -> list[dict[str, Any]]:
+    """Keep a few responses with their scores."""
+    few = read_out(rollout.batch.rows(0, SHOWN), trunk.tokenizer)
+    scores = {name: judge.score(few).tolist() for name, judge in judges.items()}
+    return [
+        {"prompt": prompt, "response": text, "scores": {name: found[b][k] for name, found in scores.items()}}
+        for b, (prompt, texts) in enumerate(zip(few.prompts, few.texts, strict=True))
+        for k, text in enumerate(texts)
+    ]

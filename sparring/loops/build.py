@@ -1,0 +1,104 @@
+"""From a request to a loop that is ready to go: the roles of the networks, their optimizer, the judge."""
+
+import torch
+
+from sparring.core.errors import SettingError
+from sparring.core.glossary import SIGNALS
+from sparring.core.registry import needs, welcomes
+from sparring.core.seeds import derive
+from sparring.loops.job import Job
+from sparring.loops.learner import total_updates
+from sparring.loops.load import Data, load_feedback, trainable
+from sparring.loops.offline import Offline, total_steps
+from sparring.loops.online import Online
+from sparring.loops.progress import Progress
+from sparring.models.machine import Machine
+from sparring.models.reference import StoredReference, cache_folder, store_reference
+from sparring.models.signals import Network, Networks, new_critic, new_policy, new_reference, new_scorer
+from sparring.models.trunk import Trunk
+from sparring.models.update import Updater, fitting_rate
+
+
+def build_offline(job: Job, trunk: Trunk, data: Data, machine: Machine, *, start: str, quiet: bool) -> Offline:
+    """Make the loop of a method that learns from a file; `start` is the hash of the weights it starts with."""
+    settings = job.offline
+    assert settings is not None
+    names = [*needs(job.equation.loss), *welcomes(job.equation.loss)]
+    if job.trains_scorer:
+        scorer = new_scorer(trunk, "default", derive(job.seed, "head"), copies=False)
+        networks = Networks(policy=Network(trunk=trunk), scorer=scorer)
+        weights = trainable(scorer.trainable())
+    else:
+        policy = new_policy(trunk, derive(job.seed, "adapter"))
+        reference = new_reference(policy) if "ref_token_logps" in names else None
+        networks = Networks(policy=policy, reference=reference)
+        weights = trainable(policy.trainable())
+    stored = None
+    if networks.reference is not None and settings.reference == "stored":
+        stored = _stored(job, data, networks, machine, start, quiet=quiet)
+        networks = Networks(policy=networks.policy)  # the reference's weights are needed no more
+    return Offline(
+        method=job.equation, rows=data.train, held_out=data.held_out, networks=networks, stored=stored,
+        updater=_updater(job, trunk, weights, machine, total_steps(len(data.train), settings)),
+        machine=machine, settings=settings, micro_tokens=job.optimizer.micro_tokens,
+    )  # fmt: skip
+
+
+def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online:
+    """Make the loop of a method that learns from its own samples, and its judge."""
+    settings = job.online
+    assert settings is not None
+    _rehearse(job, settings.K)
+    asked = needs(job.equation.credit) + needs(job.equation.loss)
+    policy = new_policy(trunk, derive(job.seed, "adapter"))
+    reference = new_reference(policy) if "ref_token_logps" in asked else None
+    critic = new_critic(policy, derive(job.seed, "critic")) if "values" in asked else None
+    feedback = load_feedback(job, trunk, data, machine)
+    weights = trainable(policy.trainable(), *([] if critic is None else [_own(critic)]))
+    return Online(
+        method=job.equation, prompts=data.train, held_out=data.held_out, feedback=feedback,
+        networks=Networks(policy=policy, reference=reference, critic=critic, temperature=settings.temperature),
+        updater=_updater(job, trunk, weights, machine, total_updates(settings)), machine=machine, settings=settings,
+        micro_tokens=job.optimizer.micro_tokens,
+        judge_warmup=job.discriminator.judge_warmup if job.discriminator else 0,
+    )  # fmt: skip
+
+
+def _rehearse(job: Job, K: int) -> None:
+    """Give credit once for made-up responses: a K that a method cannot use is refused before anything is written."""
+    sizes = {"B": 2, "K": K, "T": 1}
+    signals = {n: torch.ones([sizes[axis] for axis in SIGNALS[n].axes.split()]) for n in needs(job.equation.credit)}
+    try:
+        job.equation.credit(**{n: x.bool() if n == "mask" else x for n, x in signals.items()})
+    except SettingError as error:
+        raise SettingError(f"{job.method}: {error}") from error
+
+
+def _stored(job: Job, data: Data, networks: Networks, machine: Machine, start: str, *, quiet: bool) -> StoredReference:
+    """Look the reference's log-probabilities up, or compute them now, once and for all."""
+    rows = [*data.train, *data.held_out]
+    with Progress("reference", len(rows), (), quiet=quiet) as bar:
+        return store_reference(
+            rows, networks, machine, model=start, cache=cache_folder(),
+            micro_tokens=job.optimizer.micro_tokens, tick=lambda n: bar.show(n, {}),
+        )  # fmt: skip
+
+
+def _own(critic: Network) -> dict[str, torch.nn.Parameter]:
+    """The critic's own weights: its head, and its adapter if it has one; never the policy's."""
+    if critic.adapter is not None:
+        return critic.trainable()
+    assert critic.head is not None
+    return {f"head.{n}": p for n, p in critic.head.named_parameters()}
+
+
+def _updater(
+    job: Job, trunk: Trunk, weights: dict[str, torch.nn.Parameter], machine: Machine, total: int
+) -> Updater:
+    """The policy's (or a reward model's) weights and their optimizer."""
+    o = job.optimizer
+    size = sum(p.numel() for p in trunk.lm.parameters())
+    return Updater(
+        weights, machine, lr=o.lr or fitting_rate(size, is_adapter=trunk.adapter != "none"), total=total, warmup=o.warmup, schedule=o.schedule,
+        weight_decay=o.weight_decay, max_grad_norm=o.max_grad_norm,
+    )  # fmt: skip

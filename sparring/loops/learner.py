@@ -1,0 +1,106 @@
+"""What the policy learns from one round of samples: credit over the whole round, then the optimizer's steps."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparring.core.registry import needs
+from sparring.core.seeds import rng
+from sparring.data.batch import Batch
+from sparring.loops.settings import OnlineSettings
+from sparring.models.machine import Machine
+from sparring.models.signals import Networks, compute
+from sparring.models.update import Updater
+from sparring.rollout.sample import Rollout
+
+MOVING = ("token_logps", "values")
+FIXED = ("ref_token_logps", "old_values")
+
+
+def total_updates(settings: OnlineSettings) -> int:
+    """How many optimizer steps the policy makes; rounds in which only a judge learns are not among them."""
+    return settings.rounds * settings.epochs * min(settings.minibatches, settings.batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """The policy's side of a round: its equation, its weights, and what it is compared with."""
+
+    method: Any
+    networks: Networks
+    updater: Updater
+    machine: Machine
+    settings: OnlineSettings
+    micro_tokens: int
+
+    def known(self, rollout: Rollout, scores: Tensor, price: float) -> dict[str, Tensor]:
+        """Everything that stays fixed while the policy is trained on this round."""
+        batch, asked = rollout.batch, needs(self.method.credit) + needs(self.method.loss)
+        fixed = [n for n in FIXED if n in asked]
+        known = {"scores": scores, "mask": batch.mask, "old_token_logps": rollout.token_logps}
+        parts = []
+        with torch.no_grad(), self.machine.computing():
+            for start, stop in _parts(batch, self.micro_tokens):
+                parts.append(compute(fixed, batch.rows(start, stop), self.networks))
+        known |= {n: torch.cat([p[n] for p in parts]) for n in fixed}
+        return known | self._credit(known, price)
+
+    def _credit(self, known: dict[str, Tensor], price: float) -> dict[str, Tensor]:
+        """Credit is given over the whole round, also when several processes hold parts of it."""
+        machine, method = self.machine, replace(self.method, kl=price)
+        names = needs(method.credit)
+        mine = [{n: known[n][b].cpu() for n in names} for b in range(len(known["mask"]))]
+        everyone = machine.join(mine)
+        given = method.credit(**{n: _stack([one[n] for one in everyone]) for n in names})
+        width = known["mask"].shape[-1]
+        return {n: v[machine.rank :: machine.world, ..., :width].to(machine.device) for n, v in given.items()}
+
+    def improve(self, batch: Batch, known: dict[str, Tensor], number: int) -> dict[str, float]:
+        """Make the optimizer steps of one round."""
+        machine, settings = self.machine, self.settings
+        figures: list[dict[str, float]] = []
+        for epoch in range(settings.epochs):
+            order = torch.from_numpy(rng(settings.seed, "minibatches", number, epoch).permutation(settings.batch))
+            for chosen in order.tensor_split(min(settings.minibatches, settings.batch)):
+                mine = chosen[chosen % machine.world == machine.rank] // machine.world
+                figures.append(self._step(batch, known, mine))
+        mean = {n: sum(f[n] for f in figures) / len(figures) for n in figures[0]}
+        return mean | {"ratio_max": max(f["ratio_max"] for f in figures), "lr": figures[-1]["lr"]}
+
+    def _step(self, batch: Batch, known: dict[str, Tensor], chosen: Tensor) -> dict[str, float]:
+        """Make one optimizer step on the prompts of these places, of which there may be none in this process."""
+        names = needs(self.method.loss)
+        moving = [n for n in names if n in MOVING]
+        mine = batch.take(chosen)
+        held = {n: v[chosen] for n, v in known.items()}
+        furthest, clipped, tokens = 1.0, 0.0, 0.0
+        for start, stop in _parts(mine, self.micro_tokens):
+            part = mine.rows(start, stop)
+            with self.machine.computing():
+                now = {n: v[start:stop] for n, v in held.items()} | compute(moving, part, self.networks)
+                loss = self.method.loss(**{n: now[n] for n in names})
+            self.updater.backward(loss, part.where)
+            ratio = (now["token_logps"].detach() - now["old_token_logps"])[part.mask].exp()
+            furthest = max(furthest, float(ratio.max()))
+            clipped += float(((ratio - 1).abs() > getattr(self.method, "clip", float("inf"))).sum())
+            tokens += ratio.numel()
+        row = self.updater.step()
+        all_furthest, all_clipped, all_tokens = zip(*self.machine.gather([(furthest, clipped, tokens)]), strict=True)
+        return row | {"ratio_max": max(all_furthest), "clip_fraction": sum(all_clipped) / sum(all_tokens)}
+
+
+def _parts(batch: Batch, limit: int) -> list[tuple[int, int]]:
+    """Split a batch into runs of prompts of at most `limit` padded tokens, a prompt at least."""
+    width = batch.prompt_ids.shape[1] + batch.mask.shape[1] * batch.mask.shape[2]
+    size = max(1, limit // width)
+    return [(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    """Join prompts of several processes, whose longest responses may differ; scores [K] have no tokens to pad."""
+    if parts[0].dim() < 2:
+        return torch.stack(parts)
+    width = max(p.shape[-1] for p in parts)
+    return torch.stack([torch.nn.functional.pad(p, (0, width - p.shape[-1])) for p in parts])

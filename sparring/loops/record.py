@@ -1,0 +1,106 @@
+"""What run.yaml holds: the request, and what the run was made on; and whether a resumed run is still the same one."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from sparring.core.errors import RunError
+from sparring.core.version import VERSION
+from sparring.data.read import fingerprint
+from sparring.loops.job import Job
+from sparring.models.checkpoint import write_text
+from sparring.models.machine import Machine
+
+SAME = ("method", "policy", "feedback", "fields", "where", "negatives_where")
+"""What a resumed run must be asked for as before, beside its settings; files may move, their contents may not."""
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read run.yaml. Raises RunError when the folder holds no run or a damaged one."""
+    file = run / "run.yaml"
+    if not file.is_file():
+        raise RunError(f"{run}: there is no run here to resume (no run.yaml); leave --resume out to start one")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{file}: not readable as YAML; {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict) or "method" not in content:
+        raise RunError(f"{file}: this does not describe a run")
+    return content
+
+
+def write_record(job: Job, machine: Machine, hashes: Mapping[str, str]) -> None:
+    """Write run.yaml, which makes the folder a run."""
+    made = {
+        "hashes": dict(hashes),
+        "versions": {
+            "sparring": VERSION,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "transformers": importlib.metadata.version("transformers"),
+        },
+        "machine": _machine(machine),
+    }
+    content = {**job.to_dict(), "command": job.command, **made}
+    write_text(job.run / "run.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def hashes_of(job: Job, model: str) -> dict[str, str]:
+    """Hash all that a run is made from; `model` is the hash of the weights it starts with."""
+    files = {"data": job.data, "eval_data": job.eval_data, "negatives": job.negatives}
+    return {"model": model} | {name: fingerprint(place) for name, place in files.items() if place is not None}
+
+
+def check_request(job: Job, before: Mapping[str, Any]) -> None:
+    """Raise RunError when a run is resumed with another method, feedback, choice of rows or setting."""
+    now = job.to_dict()
+    old, new = before.get("settings") or {}, now["settings"]
+    changed = [(n, before.get(n), now[n]) for n in SAME if before.get(n) != now[n]]
+    changed += [(n, old.get(n), new.get(n)) for n in {**new, **old} if old.get(n) != new.get(n)]
+    changed += [(n, before.get(n), now[n]) for n in ("eval_data", "negatives") if bool(before.get(n)) != bool(now[n])]
+    for name, was, is_now in changed:
+        raise RunError(f"{job.run}: the run was started with {name} {was!r}, not {is_now!r}; resume it unchanged")
+
+
+def check_contents(job: Job, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Raise RunError, naming the file, when data or model are not what they were when the run was started."""
+    was = before.get("hashes") or {}
+    for name, value in now.items():
+        if name in was and was[name] != value:
+            place = {"model": job.model, "data": job.data, "eval_data": job.eval_data, "negatives": job.negatives}[name]
+            raise RunError(
+                f"{place}: the {name.replace('_', ' ')} changed since {job.run} was started, so the run cannot go on "
+                "exactly; put the old contents back, or start a new run"
+            )
+
+
+def differences(before: Mapping[str, Any], machine: Machine) -> list[str]:
+    """Say what is different about the machine of a resumed run, in sentences; the last digits may differ, too."""
+    was, now = before.get("machine") or {}, _machine(machine)
+    return [
+        f"the run was started with {name} {was[name]}, now it is {now[name]}: results may differ in the last digits"
+        for name in ("device", "processes", "threads")
+        if name in was and was[name] != now[name]
+    ]
+
+
+def precision_before(run: Path) -> str | None:
+    """The number format that a run was started with; a new measurement could come out otherwise."""
+    if not (run / "run.yaml").is_file():
+        return None
+    return (read_record(run).get("machine") or {}).get("precision")
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
+    return {
+        "device": str(machine.device),
+        "precision": machine.precision,
+        "processes": machine.world,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }

@@ -1,0 +1,56 @@
+"""Scorers on disk: a body and a scalar head, as the sequence classifier that everybody loads."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sparring.core.errors import ModelError
+from sparring.models.backbone import blank_classifier, load_tokenizer, load_weights
+from sparring.models.folders import resolve
+from sparring.models.forward import probe
+from sparring.models.signals import Network
+from sparring.models.trunk import Trunk
+
+READS = "sparring_reads"
+
+
+def save_scorer(network: Network, folder: Path) -> None:
+    """Write body and scalar head as a sequence classifier with one label, which transformers loads by itself.
+
+    What the head reads is noted in config.json; transformers knows only the last token, so a head that reads the
+    mean scores there as it does here only when we load it. LoRA weights are merged, in a copy. Raises ModelError for 4-bit weights, which cannot be merged exactly.
+    """
+    trunk, adapter, head = network.trunk, network.adapter, network.head
+    assert head is not None, "a scorer has a scalar head"
+    if trunk.adapter == "qlora":
+        raise ModelError("a judge on 4-bit weights cannot be saved as a model of its own; train it with --adapter lora")
+    body = trunk.body if adapter is None else trunk.merged_body(adapter)
+    scorer = blank_classifier(trunk)
+    scorer.base_model.load_state_dict(body.state_dict())
+    scorer.score.load_state_dict({"weight": head.weight.detach().clone()})
+    setattr(scorer.config, READS, network.reads)
+    scorer.save_pretrained(folder)
+    trunk.tokenizer.save_pretrained(folder)
+
+
+def load_scorer(path: str, *, device: str = "cpu") -> Network:
+    """Load a sequence classifier with one label as a frozen role.
+
+    Raises ModelError for a folder that holds no such model, or not all of its weights.
+    """
+    folder = resolve(path)
+    tokenizer = load_tokenizer(path)
+    try:
+        scorer = load_weights("AutoModelForSequenceClassification", folder, path, {"dtype": torch.float32})
+    except ModelError as error:
+        raise ModelError(f"{error}; a reward model is made by `sparring train reward_model`") from error
+    head = getattr(scorer, "score", None)
+    if not isinstance(head, nn.Linear):
+        raise ModelError(f"{path}: {type(scorer).__name__} does not read a score after the last token; it is no scorer")
+    if head.out_features != 1:
+        raise ModelError(f"{path}: the classifier has {head.out_features} labels; a reward model has one")
+    scorer.to(device).eval().requires_grad_(False)
+    trunk = Trunk(lm=scorer, tokenizer=tokenizer, source=path, base=folder)
+    probe(trunk)
+    return Network(trunk=trunk, head=head, reads=getattr(scorer.config, READS, "last"))

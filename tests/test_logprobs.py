@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sparring.data.batch import Row, collate
+from sparring.models import logprobs
+from sparring.models.logprobs import token_logps
+from sparring.models.signals import Network, Networks, compute
+from tests import nets
+
+
+def plain(hidden, weight, bias, targets, temperature):
+    logits = (hidden.float() @ weight.float().T + (0 if bias is None else bias.float())) / temperature
+    return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("N", [1, 16, 17, 33, 64])
+def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(N, has_bias, temperature, monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK_NUMBERS", 16 * 50)  # 16 tokens a chunk
+    g = torch.Generator().manual_seed(N)
+    hidden, weight = torch.randn(N, 8, generator=g), torch.randn(50, 8, generator=g)
+    bias = torch.randn(50, generator=g) if has_bias else None
+    targets, pull = torch.randint(0, 50, (N,), generator=g), torch.randn(N, generator=g)
+    leaves = [x.requires_grad_() for x in (hidden, weight, bias) if x is not None]
+    mine = token_logps(hidden, weight, bias, targets, temperature=temperature)
+    theirs = plain(hidden, weight, bias, targets, temperature)
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad((mine * pull).sum(), leaves), torch.autograd.grad((theirs * pull).sum(), leaves), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+
+
+def test_only_the_gradients_that_are_wanted_are_computed():
+    hidden, weight = torch.randn(5, 8), torch.randn(20, 8, requires_grad=True)
+    token_logps(hidden, weight, None, torch.arange(5)).sum().backward()
+    assert hidden.grad is None and weight.grad is not None
+
+
+def test_large_logits_neither_overflow_nor_vanish():
+    hidden, weight = torch.full((2, 1), 1e4), torch.tensor([[1.0], [-1.0], [1.0]])
+    found = token_logps(hidden, weight, None, torch.tensor([0, 1]))
+    torch.testing.assert_close(found, torch.tensor([-0.6931472, -20000.6931472]))
+
+
+def test_sixteen_bits_in_the_body_give_sixteen_bit_products_in_both_directions():
+    hidden, weight = torch.randn(40, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    targets = torch.randint(0, 50, (40,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine = token_logps(hidden, weight, None, targets)
+    # The gradient must be that of the very numbers of the forward pass: softmax rows of 16-bit logits.
+    logits = (hidden.bfloat16() @ weight.bfloat16().T).float()
+    slope = torch.nn.functional.one_hot(targets, 50) - logits.softmax(-1)
+    torch.testing.assert_close(mine, logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0])
+    got = torch.autograd.grad(mine.sum(), (hidden, weight))
+    torch.testing.assert_close(got[0], (slope.bfloat16() @ weight.bfloat16()).float(), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(got[1], (slope.bfloat16().T @ hidden.bfloat16()).float(), atol=5e-2, rtol=2e-2)
+
+
+class Largest(TorchDispatchMode):
+    """The largest result of any operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(x, torch.Tensor):
+                self.numbers = max(self.numbers, x.numel())
+        return out
+
+
+def test_the_logits_of_all_tokens_never_exist_forward_or_backward(monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK_NUMBERS", 16 * nets.V)
+    trunk = nets.trunk("llama", tied=False)
+    rows = [Row(prompt=(5, 6), responses=((7,) * 30, (8,) * 30)) for _ in range(4)]  # 240 response tokens
+    networks = Networks(policy=Network(trunk=trunk), reference=Network(trunk=trunk.frozen_copy()))
+    with Largest() as seen:
+        found = compute(["token_logps", "ref_token_logps"], collate(rows), networks)
+        (found["token_logps"] - found["ref_token_logps"]).sum().backward()
+    assert seen.numbers < 0.6 * 240 * nets.V  # the largest are now activations of the body: 4 rows of 62 tokens
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+@pytest.mark.parametrize(("name", "tied"), [("gpt2", True), ("llama", False), ("neox", False)])
+def test_token_logps_of_a_batch_are_those_of_the_plain_model(name, tied, temperature):
+    trunk = nets.trunk(name, tied=tied)
+    rows = nets.random_rows(2, B=3, K=3)
+    batch = collate(rows)
+    found = compute(["token_logps"], batch, Networks(policy=Network(trunk=trunk), temperature=temperature))["token_logps"]
+    for b, row in enumerate(rows):
+        for k, response in enumerate(row.responses):
+            logits = trunk.lm(input_ids=torch.tensor([row.prompt + response])).logits[0, len(row.prompt) - 1 : -1]
+            wanted = (logits / temperature).log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
+            torch.testing.assert_close(found[b, k, : len(response)], wanted, atol=1e-5, rtol=1e-5)
+    assert not bool(found[~batch.mask].any())
