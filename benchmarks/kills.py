@@ -39,7 +39,7 @@ WORDS = [a + b for a in "bdgkm" for b in "aeiou"]
 TIMING = {"seconds", "tokens_per_second"}
 COMMON = {"batch": 4, "save_every": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
 OFFLINE = {**COMMON, "steps": 8, "eval_every": 3}
-ONLINE = {**COMMON, "rounds": 5, "K": 2, "max_tokens": 6, "watch": "warn"}
+ONLINE = {**COMMON, "rounds": 5, "K": 2, "max_tokens": 6, "watch": "warn", "epochs": 1}
 JUDGE = {"judge_warmup": 5, "judge_batch": 8, "judge_lr": 1e-2}
 SCENARIOS = {
     "sft": ("sft", "texts", OFFLINE),

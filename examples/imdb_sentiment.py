@@ -5,7 +5,7 @@ positive reviews; the prompt is a review's first words. Two readings of the pape
 generator's own responses; (ii) 500 negative reviews are fakes as well. Every cell is a normal run folder, a
 finished cell is skipped and a killed one resumes, so the same command continues until the table is there:
 
-    python examples/imdb_sentiment.py --model MODEL --data imdb.jsonl.gz --gold imdb_bow_sentiment.json.gz --out runs/imdb
+    python examples/imdb_sentiment.py --model MODEL --data imdb.jsonl.gz --gold SCORER.json.gz --out runs/imdb
 
 The gold scorer (a linear bag of words trained on 25,000 labelled reviews) judges only at the end.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def gold(response: str) -> float:
     """Score how favourable a review is: the weights of its words and word pairs, over the root of their number."""
     known = scorer()["weights"]
     words = re.findall(scorer()["regex"], response.lower())
-    seen = set(words) | {f"{a} {b}" for a, b in zip(words, words[1:], strict=False)}
+    seen = set(words) | {f"{a} {b}" for a, b in pairwise(words)}
     found = [known[w] for w in seen if w in known]
     return scorer()["bias"] + sum(found) / math.sqrt(max(1, len(found)))
 
@@ -98,21 +99,22 @@ def cell(args: argparse.Namespace, seed: str, name: str) -> None:
     run = home / slug(name)
     if not (run / "model").exists():
         if name == "SFT":
-            sparring.train("sft", model=args.model, data=str(data["pos"]), run=run, resume=True, settings=SFT | {"seed": int(seed)})
+            settings = SFT | {"seed": int(seed)}
+            sparring.train("sft", model=args.model, data=str(data["pos"]), run=run, resume=True, settings=settings)
         else:
             policy, shows_negatives = CELLS[name]
             sparring.train(
                 "rlgaf", model=str(home / "sft"), data=str(data["pos"]), run=run, policy=policy, resume=True,
                 negatives=str(data["neg"]) if shows_negatives else None, settings=ADVERSARIAL | {"seed": int(seed)},
             )  # fmt: skip
-    if not (run / "eval.json").exists():
-        measure(args, str(run), int(seed))
+    if not (place := home / f"{slug(name)}.json").exists():
+        place.write_text(json.dumps(measure(args, str(run), int(seed))))
     if name.startswith("RLGAF-PPO"):
         reading = "ii" if CELLS[name][1] else "i"
-        place = home / f"best-of-4-{reading}.json"
-        if not place.exists():
-            found = measure(args, str(home / "sft"), int(seed), judge=str(run / "judge"))
-            place.write_text(json.dumps(found))
+        if not (place := home / f"best-of-4-{reading}.json").exists():
+            place.write_text(json.dumps(measure(args, str(home / "sft"), int(seed), judge=str(run / "judge"))))
+        if not (place := home / f"cues-{reading}.json").exists():
+            place.write_text(json.dumps(cues(args, home, run, int(seed))))
 
 
 def measure(args: argparse.Namespace, model: str, seed: int, judge: str | None = None) -> dict[str, Any]:
@@ -120,9 +122,26 @@ def measure(args: argparse.Namespace, model: str, seed: int, judge: str | None =
     import sparring
 
     return sparring.evaluate(
-        model, data=args.data, where=["split=test"], prompts=PROMPTS, max_tokens=TOKENS, base=args.model, seed=seed,
-        feedback=[gold, "vader"], judge=judge, best_of=4 if judge else 1,
+        model, data=args.data, where=["split=test"], prompts=PROMPTS, max_tokens=TOKENS, max_response=TOKENS,
+        base=args.model, seed=seed, feedback=[gold, "vader"], judge=judge, best_of=4 if judge else 1,
     )  # fmt: skip
+
+
+def cues(args: argparse.Namespace, home: Path, run: Path, seed: int) -> dict[str, float]:
+    """Ask what a judge looks at: the correlation of its scores with other figures of the same responses of SFT."""
+    import numpy as np
+
+    import sparring
+
+    judge = str(run / "judge")
+    found = sparring.evaluate(
+        str(home / "sft"), data=args.data, where=["split=test"], prompts=PROMPTS, max_tokens=TOKENS,
+        max_response=TOKENS, base=args.model, seed=seed, feedback=[gold, "vader", "length", judge],
+    )  # fmt: skip
+    own = found["values"][f"score {judge}"]
+    out = {name: float(np.corrcoef(own, found["values"][f"score {name}"])[0, 1]) for name in ("gold", "length")}
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-10:]
+    return out | {"fluency": sum(r["cue_fluency"] for r in rows) / len(rows)}
 
 
 def demonstrations(source: str, home: Path, seed: int) -> dict[str, Path]:
@@ -138,7 +157,8 @@ def demonstrations(source: str, home: Path, seed: int) -> dict[str, Path]:
     for label, path in out.items():
         chosen = random.Random(f"{seed}/{label}").sample([r for r in rows if r["label"] == label], DEMONSTRATIONS)
         part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps({"prompt": r["prompt"], "response": r["completion"]}) + "\n" for r in chosen))
+        texts = [{"prompt": r["prompt"], "response": r["completion"]} for r in chosen]
+        part.write_text("".join(json.dumps(text) + "\n" for text in texts))
         part.rename(path)
     return out
 
@@ -150,17 +170,17 @@ def slug(name: str) -> str:
 
 def table(args: argparse.Namespace) -> None:
     """Write means over seeds with 95 % t intervals, and differences from SFT paired by seed."""
-    from sparring.evaluate.intervals import over_seeds
+    from sparring.evaluation.intervals import over_seeds
 
     out = Path(args.out)
     seeds = range(args.seeds)
     base = out / "base.json"
     if not base.exists():
         base.write_text(json.dumps(measure(args, args.model, 0)))
-    found = {"SFT": [load(out / f"seed-{s}/sft/eval.json") for s in seeds]}
+    found = {"SFT": [load(out / f"seed-{s}/sft.json") for s in seeds]}
     for reading in ("i", "ii"):
         found[f"SFT + best of 4 ({reading})"] = [load(out / f"seed-{s}/best-of-4-{reading}.json") for s in seeds]
-    found |= {name: [load(out / f"seed-{s}/{slug(name)}/eval.json") for s in seeds] for name in CELLS}
+    found |= {name: [load(out / f"seed-{s}/{slug(name)}.json") for s in seeds] for name in CELLS}
     lines = ["| method | " + " | ".join(FIGURES) + " | gold above SFT | KL |", "|---" * (len(FIGURES) + 3) + "|"]
     first = load(base)
     lines.append("| base | " + " | ".join(f"{first[key]['mean']:.3f}" for key in FIGURES.values()) + " | | |")
@@ -168,7 +188,12 @@ def table(args: argparse.Namespace) -> None:
         row = [spread(over_seeds([c[key]["mean"] for c in cells])) for key in FIGURES.values()]
         gain = [c["score gold"]["mean"] - s["score gold"]["mean"] for c, s in zip(cells, found["SFT"], strict=True)]
         kl = spread(over_seeds([c["kl"]["mean"] for c in cells])) if "kl" in cells[0] else ""
-        lines.append(f"| {name} | " + " | ".join(row) + f" | {spread(over_seeds(gain)) if name != 'SFT' else ''} | {kl} |")
+        row += ["" if name == "SFT" else spread(over_seeds(gain)), kl]
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
+    lines += ["", "| the judge of RLGAF-PPO follows | gold | length | fluency |", "|---|---|---|---|"]
+    for reading in ("i", "ii"):
+        seen = [load(out / f"seed-{s}/cues-{reading}.json") for s in seeds]
+        lines.append(f"| ({reading}) | " + " | ".join(spread(over_seeds([c[k] for c in seen])) for k in seen[0]) + " |")
     text = "\n".join(lines) + "\n"
     place = Path(args.table or out / "imdb.md")
     place.write_text(text)

@@ -17,7 +17,7 @@ from sparring.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from sparring import methods
-    from sparring.evaluate.suite import evaluate
+    from sparring.evaluation.suite import evaluate
     from sparring.loops.train import train
     from sparring.rollout.answer import sample
 
@@ -25,7 +25,7 @@ __all__ = ["__version__", "evaluate", "methods", "sample", "train"]
 
 HOMES = {
     "train": "sparring.loops.train",
-    "evaluate": "sparring.evaluate.suite",
+    "evaluate": "sparring.evaluation.suite",
     "sample": "sparring.rollout.answer",
 }
 

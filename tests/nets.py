@@ -66,7 +66,9 @@ def network(name: str, *, tied: bool = True, attention: str | None = "sdpa", see
 
 def trunk(name: str = "llama", *, tied: bool = True, attention: str = "sdpa", seed: int = 0, **more: Any) -> Trunk:
     """The same with a tokenizer, and with what it can do found out."""
-    made = Trunk(lm=network(name, tied=tied, attention=attention, seed=seed), tokenizer=tokenizer(), source=name, **more)
+    made = Trunk(
+        lm=network(name, tied=tied, attention=attention, seed=seed), tokenizer=tokenizer(), source=name, **more
+    )
     probe(made)
     return made
 

@@ -19,8 +19,17 @@ WORDS = [a + b for a in "bdgkm" for b in "aeiou"]
 TIMING = {"seconds", "tokens_per_second"}
 COMMON = {"batch": 4, "save_every": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
 OFFLINE = {**COMMON, "steps": 4, "eval_every": 2}
-ONLINE = {**COMMON, "rounds": 4, "K": 2, "max_tokens": 6, "watch": "warn"}
-JUDGE = {"judge_warmup": 5, "judge_batch": 6, "judge_lr": 1e-2}
+ONLINE = {
+    **COMMON,
+    "rounds": 4,
+    "K": 2,
+    "max_tokens": 6,
+    "watch": "warn",
+    "epochs": 1,
+    "minibatches": 1,
+    "kl_target": 0.0,
+}
+JUDGE = {"judge_warmup": 5, "judge_batch": 6, "judge_lr": 1e-2, "judge_steps": 1, "gate": 0.95, "judge_held_out": 0.2}
 
 
 def model_and_data(place: Path) -> Path:

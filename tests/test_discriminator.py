@@ -20,6 +20,10 @@ from tests.small import WORDS, machine
 PROMPTS = [(i,) for i in range(3, 9)]
 GOOD, BAD = range(10, 18), range(18, 26)  # two halves of the vocabulary: what people write, and what the policy writes
 EOS = 1
+SETTINGS = {
+    "judge_loss": "bce", "reward": "logit", "judge_steps": 1, "judge_batch": 6, "gate": 1.0, "label_smoothing": 0.0,
+    "replay": 0.5, "negatives_share": 0.5,
+}  # fmt: skip
 
 
 def text(tokens, draw):
@@ -40,7 +44,7 @@ def responses(tokens=BAD, prompts=PROMPTS, K=2, seed=0):
 def judge(*, unwanted=(), held_out=True, lr=1e-2, micro_tokens=8192, **changed):
     trunk = tiny_model(WORDS, width=16, layers=1, heads=2, context=32, seed=0)
     network = new_scorer(trunk, "judge", 0)
-    settings = replace(DiscriminatorSettings(), **{"judge_batch": 6, "label_smoothing": 0.0, "gate": 1.0} | changed)
+    settings = replace(DiscriminatorSettings(), **SETTINGS | changed)
     kept = demonstrations(PROMPTS[4:] * 3, "kept") if held_out else []
     data = Demonstrations(real=demonstrations(PROMPTS[:4] * 3, "real"), held_out=kept, unwanted=unwanted)
     updater = Updater(network.trainable(), machine(), lr=lr, total=1)

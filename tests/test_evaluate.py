@@ -11,13 +11,13 @@ from sparring.cli.main import main
 from sparring.core.errors import FeedbackError, ModelError, SettingError
 from sparring.data.batch import Row, collate
 from sparring.data.responses import Responses
-from sparring.evaluate import intervals
-from sparring.evaluate.figures import FIGURES, meaning
-from sparring.evaluate.given import order_figures
-from sparring.evaluate.intervals import difference, distinct_of, mean_of, over_seeds, ratio_of, share_of, t_quantile
-from sparring.evaluate.measure import measure, select, token_logps
-from sparring.evaluate.suite import evaluate
-from sparring.evaluate.text import text_figures
+from sparring.evaluation import intervals
+from sparring.evaluation.figures import FIGURES, meaning
+from sparring.evaluation.given import order_figures
+from sparring.evaluation.intervals import difference, distinct_of, mean_of, over_seeds, ratio_of, share_of, t_quantile
+from sparring.evaluation.measure import measure, select, token_logps
+from sparring.evaluation.suite import evaluate
+from sparring.evaluation.text import text_figures
 from sparring.feedback.rule import as_rule
 from sparring.models.backbone import save_trunk, tiny_model
 from sparring.models.forward import probe

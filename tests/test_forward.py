@@ -33,7 +33,9 @@ def truth(trunk, rows):
 def gradients(trunk, before, last):
     """The gradient of a fixed random sum of both, in every weight of the body."""
     g = torch.Generator().manual_seed(5)
-    total = (before * torch.randn(before.shape, generator=g)).sum() + (last * torch.randn(last.shape, generator=g)).sum()
+    total = (before * torch.randn(before.shape, generator=g)).sum() + (
+        last * torch.randn(last.shape, generator=g)
+    ).sum()
     weights = [p for p in trunk.body.parameters() if p.requires_grad]
     return torch.autograd.grad(total, weights, allow_unused=True)
 
@@ -80,6 +82,7 @@ def test_dense_rows_hold_one_response_each_and_none_that_is_missing():
 
 def wider(batch: Batch, extra: int, pad: int) -> Batch:
     """The same batch with more padding on both sides, of another id."""
+
     def left(x, v):
         return torch.nn.functional.pad(x, (extra, 0), value=v)
 
@@ -167,6 +170,7 @@ def test_a_model_that_ignores_masks_or_takes_no_positions_falls_back_to_dense(mo
 
 def probe_body(trunk):
     """Probe without the whole model's forward, which would call the body with arguments it no longer takes."""
+
     class Headless:
         base_model, config = trunk.lm.base_model, trunk.lm.config
         get_input_embeddings = trunk.lm.get_input_embeddings

@@ -28,7 +28,9 @@ def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(N, has_bias
     theirs = plain(hidden, weight, bias, targets, temperature)
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
     for a, b in zip(
-        torch.autograd.grad((mine * pull).sum(), leaves), torch.autograd.grad((theirs * pull).sum(), leaves), strict=True
+        torch.autograd.grad((mine * pull).sum(), leaves),
+        torch.autograd.grad((theirs * pull).sum(), leaves),
+        strict=True,
     ):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
 
@@ -91,7 +93,9 @@ def test_token_logps_of_a_batch_are_those_of_the_plain_model(name, tied, tempera
     trunk = nets.trunk(name, tied=tied)
     rows = nets.random_rows(2, B=3, K=3)
     batch = collate(rows)
-    found = compute(["token_logps"], batch, Networks(policy=Network(trunk=trunk), temperature=temperature))["token_logps"]
+    found = compute(["token_logps"], batch, Networks(policy=Network(trunk=trunk), temperature=temperature))[
+        "token_logps"
+    ]
     for b, row in enumerate(rows):
         for k, response in enumerate(row.responses):
             logits = trunk.lm(input_ids=torch.tensor([row.prompt + response])).logits[0, len(row.prompt) - 1 : -1]

@@ -80,3 +80,10 @@ def test_types_are_checked_while_the_tests_run():
 
     with pytest.raises(Exception, match=r"(?i)type-check"):
         masked_sum(torch.ones(2, 3), torch.ones(2, 4, dtype=torch.bool))
+
+
+def test_no_subpackage_hides_a_function_of_the_root() -> None:
+    """Importing a subpackage sets it as an attribute of the root, over a function of the same name."""
+    code = "import sparring.evaluation.suite, sparring.loops.train, sparring.rollout.answer; import sparring as s; "
+    code += "assert all(callable(f) for f in (s.train, s.sample, s.evaluate))"
+    subprocess.run([sys.executable, "-c", code], check=True)

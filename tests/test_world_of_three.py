@@ -62,12 +62,13 @@ def test_sft_ends_at_the_shares_of_the_demonstrations(world, tmp_path):
         ("ppo", {"rounds": 60, "lr": 0.02, "epochs": 2, "value_clip": 10.0, "value_weight": 1.0}),
     ],
 )
-def test_sampling_methods_end_within_two_hundredths_of_the_optimum(world, tmp_path, method, settings):
-    # The one prompt fills a batch of 16; its 4 answers each make 64 samples a round. The watch is off: in a world
-    # of three answers all of them are alike.
+def test_sampling_methods_end_within_five_thousandths_of_the_optimum(world, tmp_path, method, settings):
+    # The one prompt fills a batch of 16; its 4 answers each make 64 samples a round, and 120 (ppo: 60) rounds. Over
+    # four other seeds the farthest that any of the three ended from the optimum was 0.002. The watch only warns: in a
+    # world of three answers all of them are alike.
     run = learn(
         world, tmp_path / method, method, feedback=[reward],
         kl=BETA, batch=16, K=4, max_tokens=1, watch="warn", **settings,
     )  # fmt: skip
     arms, rest = policy(run)
-    assert arms == pytest.approx(OPTIMUM, abs=0.02) and rest < 1e-3
+    assert arms == pytest.approx(OPTIMUM, abs=0.005) and rest < 1e-3

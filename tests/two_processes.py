@@ -21,8 +21,8 @@ COMMON = {"lr": 1e-3, "precision": "fp32", "device": "cpu", "save_every": 2, "ba
 RUNS = {
     # 5 rows in a batch, so the shares differ in size, and with 5 minibatches one process has nothing to do in each.
     "sft": {"steps": 4, "eval_every": 2},
-    "rlgaf": {"rounds": 3, "K": 2, "max_tokens": 6, "watch": "warn", "minibatches": 5, "kl_target": 1.0,
-              "judge_warmup": 2, "judge_batch": 3},
+    "rlgaf": {"rounds": 3, "K": 2, "max_tokens": 6, "watch": "warn", "epochs": 1, "minibatches": 5, "kl_target": 1.0,
+              "judge_warmup": 2, "judge_batch": 3, "judge_lr": 1e-3},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from sparring.cli.parser import Parser, integer, number
 from sparring.core.errors import SettingError
 
 if TYPE_CHECKING:
-    from sparring.evaluate.measure import Tick
+    from sparring.evaluation.measure import Tick
 
 WIDE = 110  # columns of a terminal from which what a figure means fits on its line
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     for name in ("prompts", "K", "best_of", "max_tokens", "max_prompt"):
         if getattr(args, name) < 1:
             raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
-    from sparring.evaluate.suite import eval_file, evaluate
+    from sparring.evaluation.suite import eval_file, evaluate
 
     with progress() as tick:
         found = evaluate(
@@ -75,7 +75,7 @@ def show(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sparring.evaluate.figures import meaning
+    from sparring.evaluation.figures import meaning
 
     figures = {name: value for name, value in found.items() if isinstance(value, Mapping) and "mean" in value}
     console = Console(highlight=False)

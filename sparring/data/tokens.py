@@ -61,13 +61,14 @@ def prepare(
     overflow: str,
     context: int | None,
     room: int = 0,
+    flag: str = "--max-response",
 ) -> tuple[list[Row], Truncation]:
     """Encode records and make them fit; lengths are in tokens, the end-of-text token included.
 
     `context` is how many positions the model has (None: no limit), `room` how many of them a response
     that is yet to be sampled may need. `overflow` says what happens to a response that is too long:
-    "error", "drop" its row, or "cut". Raises DataError naming the first row that is too long, and when
-    no row is left.
+    "error", "drop" its row, or "cut"; `flag` is what a user gives to allow longer ones. Raises DataError
+    naming the first row that is too long, and when no row is left.
     """
     if overflow not in OVERFLOWS:
         raise SettingError(f"overflow is {overflow!r}; {did_you_mean(overflow, OVERFLOWS)}")
@@ -79,7 +80,7 @@ def prepare(
     rows = encode(records, tokenizer)
     long = {row.index for row in rows if any(len(y) > limit for y in row.responses)}
     if long and overflow == "error":
-        raise _too_long(rows, long, limit, max_response)
+        raise _too_long(rows, long, limit, max_response, flag)
     kept = [row for row in rows if row.index not in long] if overflow == "drop" else rows
     if not kept:
         raise DataError(f"all {len(rows):,} rows have a response longer than {limit} tokens, so no row is left")
@@ -121,7 +122,7 @@ def _count(rows: list[Row], kept: list[Row], fitted: list[Row], max_prompt: int,
     )
 
 
-def _too_long(rows: list[Row], long: set[int], limit: int, max_response: int) -> DataError:
+def _too_long(rows: list[Row], long: set[int], limit: int, max_response: int, flag: str) -> DataError:
     first = next(row for row in rows if row.index in long)
     longest = max(len(y) for row in rows for y in row.responses)
     found = f"a response of {max(map(len, first.responses)):,} tokens, longer than {limit:,}"
@@ -129,5 +130,5 @@ def _too_long(rows: list[Row], long: set[int], limit: int, max_response: int) ->
     if limit < max_response:
         cure = "the model has no positions for more: take another model, or"
     else:
-        cure = f"give --max-response {longest}, or"
+        cure = f"give {flag} {longest}, or"
     return DataError(f"{first.where}: {found} ({many}); {cure} --overflow drop (leave rows out) or cut (shorten them)")

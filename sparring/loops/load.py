@@ -21,7 +21,6 @@ from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.loops.job import DEMONSTRATION, DISCRIMINATOR, Job
 from sparring.models.backbone import load_trunk
-from sparring.models.forward import probe
 from sparring.models.machine import Machine
 from sparring.models.signals import new_scorer
 from sparring.models.trunk import Trunk
@@ -48,7 +47,6 @@ def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
     settings = job.model_settings
     trunk = load_trunk(start or job.model, adapter=settings.adapter, rank=settings.rank, device=str(machine.device),
                        trust_remote_code=settings.trust_remote_code == "yes")  # fmt: skip
-    probe(trunk)
     return trunk
 
 
@@ -127,10 +125,15 @@ def _records(source: str, kind: str, job: Job) -> list[Record]:
 
 def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:
     limits = job.data_settings
-    longest = job.online.max_tokens if job.online else limits.max_response
+    # A demonstration that the policy has no tokens to match would be told from its samples by its length alone.
+    room, longest, flag = 0, limits.max_response, "--max-response"
+    if job.online is not None:
+        room = job.online.max_tokens
+        if room < longest:
+            longest, flag = room, "--max-tokens"
     rows, truncation = prepare(
-        records, trunk.tokenizer, max_prompt=limits.max_prompt, max_response=min(limits.max_response, longest),
-        overflow=limits.overflow, context=trunk.context, room=job.online.max_tokens if job.online else 0,
+        records, trunk.tokenizer, max_prompt=limits.max_prompt, max_response=longest, overflow=limits.overflow,
+        context=trunk.context, room=room, flag=flag,
     )  # fmt: skip
     for sentence in truncation.sentences():
         say(f"{what}: {sentence}")

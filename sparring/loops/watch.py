@@ -52,6 +52,12 @@ SIGNS = (
          words="the policy has gone far from its reference; a higher --kl holds it"),
     Sign(metric="judge_accuracy_held_out", warns=0.97, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="the judge tells nearly every response from a demonstration, so its reward hardly guides"),
+    Sign(metric="cue_length", warns=0.7, certain=math.inf, is_upper=True, limit=Limit.FIXED,
+         words="scores follow length: long responses win because they are long"),
+    Sign(metric="cue_length", warns=-0.7, certain=-math.inf, is_upper=False, limit=Limit.FIXED,
+         words="scores follow length: short responses win because they are short"),
+    Sign(metric="cue_fluency", warns=0.8, certain=math.inf, is_upper=True, limit=Limit.FIXED,
+         words="scores follow what the reference finds likely: the judge hears fluency and little else"),
 )  # fmt: skip
 
 

@@ -11,8 +11,14 @@ from typing import Any
 import torch
 
 from sparring.core.errors import ModelError
-from sparring.models.folders import base_of, check_weights, resolve, whole_path
+from sparring.models.folders import base_of, check_folder, resolve, whole_path
+from sparring.models.forward import probe
 from sparring.models.trunk import Trunk, merged
+
+WANTED = {
+    "AutoModelForCausalLM": "a causal language model",
+    "AutoModelForSequenceClassification": "a sequence classifier",
+}
 
 
 def quiet() -> None:
@@ -60,6 +66,7 @@ def load_trunk(
     """
     folder = resolve(path)
     base, tuned = base_of(folder)
+    check_folder(base, path)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     settings: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
     if adapter == "qlora":
@@ -72,6 +79,7 @@ def load_trunk(
     if adapter != "qlora":
         lm.to(device)
     trunk = Trunk(lm=lm, tokenizer=tokenizer, source=path, base=whole_path(base), adapter=adapter, rank=rank)
+    probe(trunk)
     if adapter != "none":
         lm.requires_grad_(False)
         if tuned:
@@ -96,19 +104,20 @@ def load_weights(kind: str, folder: str, said: str, settings: Mapping[str, Any])
     import transformers
 
     quiet()
-    check_weights(folder, said)
-    asked = {**settings, "output_loading_info": True, "use_safetensors": True}
+    asked = {**settings, "output_loading_info": True, "use_safetensors": True, "ignore_mismatched_sizes": True}
     try:
         model, info = _local_first(getattr(transformers, kind), folder, asked)
     except Exception as error:
-        raise ModelError(f"{said}: the model cannot be loaded ({_first_line(error)})") from error
-    if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"{said}: weights are missing from the file and would be random: {', '.join(missing[:3])}; it is "
-            f"{', '.join(model.config.architectures or ['no architecture'])}, and what is needed is {kind[13:]}"
-        )
+            f"{said}: it cannot be loaded as {WANTED[kind]} ({_first_line(error)}){_cure(error)}"
+        ) from error
+    names = model.config.architectures or []
+    if names and type(model).__name__ not in names:
+        raise ModelError(f"{said}: this is {', '.join(names)}; what is needed is {WANTED[kind]}")
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"{said}: weights are missing from the file and would be random: {', '.join(missing[:3])}")
     if mismatched := sorted(str(m[0]) for m in info["mismatched_keys"]):
-        raise ModelError(f"{said}: weights do not fit config.json: {', '.join(mismatched[:2])}")
+        raise ModelError(f"{said}: weights have another shape than config.json says: {', '.join(mismatched[:2])}")
     return model
 
 
@@ -136,6 +145,7 @@ def tiny_model(vocabulary: list[str], *, width: int, layers: int, heads: int, co
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    quiet()
     words = ["<pad>", "<eos>", "<unk>", *vocabulary]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -150,7 +160,9 @@ def tiny_model(vocabulary: list[str], *, width: int, layers: int, heads: int, co
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         lm = LlamaForCausalLM(config)
-    return Trunk(lm=lm.eval(), tokenizer=tokenizer, source="random weights")
+    trunk = Trunk(lm=lm.eval(), tokenizer=tokenizer, source="random weights")
+    probe(trunk)
+    return trunk
 
 
 def _four_bit() -> Any:
@@ -181,6 +193,15 @@ def _local_first(loader: Any, folder: str, settings: Mapping[str, Any]) -> Any:
         if Path(folder).is_dir():
             raise
     return loader.from_pretrained(folder, **settings)
+
+
+def _cure(error: Exception) -> str:
+    """What to do about the commonest ways in which loading fails."""
+    if "Safetensor" in type(error).__name__:
+        return "; the file of weights is damaged, so get it anew"
+    if "custom code" in str(error):
+        return "; read that code, and if you trust it add --trust-remote-code yes"
+    return ""
 
 
 def _first_line(error: Exception) -> str:

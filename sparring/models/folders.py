@@ -55,7 +55,7 @@ def base_of(folder: str) -> tuple[str, str | None]:
     return found, folder
 
 
-def check_weights(folder: str, said: str) -> None:
+def check_folder(folder: str, said: str) -> None:
     """Raise ModelError unless a local folder holds a model in the safe format; hub ids pass."""
     here = Path(folder)
     if not here.is_dir():
@@ -63,6 +63,10 @@ def check_weights(folder: str, said: str) -> None:
     if not (here / "config.json").is_file():
         names = sorted(p.name for p in here.iterdir())[:6]
         raise ModelError(f"{said}: no config.json in this folder, so it holds no model; it has {names or 'no files'}")
+    try:
+        json.loads((here / "config.json").read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{said}: its config.json is damaged ({error})") from error
     if not any((here / name).is_file() for name in WEIGHTS):
         raise ModelError(
             f"{said}: no safetensors weights here (model.safetensors); other formats can run code when they are "

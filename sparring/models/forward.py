@@ -32,8 +32,8 @@ class Layout:
     """Where every token of a batch sits in the rows that the model sees.
 
     `before`, `own` and `last` are places in the flattened rows: of the token before each response token, of that
-    token itself, and of the last token of each response. `positions` and `segment` are needed only by rows that hold siblings; a token's
-    segment is 0 in the prompt, k + 1 in response k, -1 in padding.
+    token itself, and of the last token of each response. `positions` and `segment` are needed only by rows that
+    hold siblings; a token's segment is 0 in the prompt, k + 1 in response k, -1 in padding.
     """
 
     ids: Int[Tensor, "R S"]
@@ -74,8 +74,7 @@ def states(trunk: Trunk, batch: Batch) -> States:
 
 def read(trunk: Trunk, layout: Layout) -> States:
     """Run the body over rows that are laid out."""
-    flat = _body(trunk, layout).flatten(0, 1)
-    return States(flat=flat, layout=layout)
+    return States(flat=_body(trunk, layout).flatten(0, 1), layout=layout)
 
 
 def lay_out(batch: Batch, *, shared: bool) -> Layout:

@@ -7,7 +7,7 @@ from torch import nn
 
 from sparring.core.errors import ModelError
 from sparring.models.backbone import blank_classifier, load_tokenizer, load_weights
-from sparring.models.folders import resolve
+from sparring.models.folders import check_folder, resolve
 from sparring.models.forward import probe
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
@@ -19,7 +19,8 @@ def save_scorer(network: Network, folder: Path) -> None:
     """Write body and scalar head as a sequence classifier with one label, which transformers loads by itself.
 
     What the head reads is noted in config.json; transformers knows only the last token, so a head that reads the
-    mean scores there as it does here only when we load it. LoRA weights are merged, in a copy. Raises ModelError for 4-bit weights, which cannot be merged exactly.
+    mean scores there as it does here only when we load it. LoRA weights are merged, in a copy. Raises ModelError
+    for 4-bit weights, which cannot be merged exactly.
     """
     trunk, adapter, head = network.trunk, network.adapter, network.head
     assert head is not None, "a scorer has a scalar head"
@@ -40,6 +41,7 @@ def load_scorer(path: str, *, device: str = "cpu") -> Network:
     Raises ModelError for a folder that holds no such model, or not all of its weights.
     """
     folder = resolve(path)
+    check_folder(folder, path)
     tokenizer = load_tokenizer(path)
     try:
         scorer = load_weights("AutoModelForSequenceClassification", folder, path, {"dtype": torch.float32})

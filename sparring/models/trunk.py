@@ -5,6 +5,7 @@ speaks is only a question of which adapter is switched on.
 """
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ class Trunk:
                 task_type="CAUSAL_LM", fan_in_fan_out=_is_transposed(self.lm),
             )  # fmt: skip
         config.inference_mode = False
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _hushed():
             torch.manual_seed(seed)
             if self.peft is None:
                 self.peft = get_peft_model(self.lm, config, adapter_name=name)
@@ -115,7 +116,8 @@ class Trunk:
         """Hang a finished adapter on the trunk for good. It is never trained; with all others off, it is on."""
         from peft import PeftModel
 
-        self.peft = PeftModel.from_pretrained(self.lm, folder, adapter_name=START)
+        with _hushed():
+            self.peft = PeftModel.from_pretrained(self.lm, folder, adapter_name=START)
         found = self.peft.peft_config[START]
         if getattr(found, "r", None) is None or getattr(found, "modules_to_save", None):
             raise ModelError(
@@ -175,9 +177,18 @@ def merged(lm: Any, folder: str) -> Any:
     """Add a finished adapter to the weights it was trained on, for good."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(lm, folder).merge_and_unload()
+    with _hushed():
+        return PeftModel.from_pretrained(lm, folder).merge_and_unload()
 
 
 def _is_transposed(lm: Any) -> bool:
     """Whether its linear maps keep their weights the other way round, as GPT-2's do; peft has to be told."""
     return any(type(module).__name__ == "Conv1D" for module in lm.modules())
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep back what the libraries tell each other: peft 0.21 still asks for a name that transformers 5 gives up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

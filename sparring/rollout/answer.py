@@ -10,7 +10,6 @@ from sparring.data.encode import decode
 from sparring.data.responses import read_out
 from sparring.data.tokens import prepare
 from sparring.models.backbone import load_trunk
-from sparring.models.forward import probe
 from sparring.models.machine import Machine
 from sparring.models.signals import Network
 from sparring.rollout import sample as sampler
@@ -50,7 +49,6 @@ class Answerer:
 
     def __init__(self, model: str, *, device: str = "auto", say: Say | None = None) -> None:
         self.trunk = load_trunk(model, device=str(Machine(device, "fp32").device))
-        probe(self.trunk)
         self.policy = Network(trunk=self.trunk)
         self._say = say or _warn
 

@@ -20,9 +20,9 @@ from sparring.core.credit import kl_k1, kl_k3
 from sparring.core.masked import masked_sum
 from sparring.data.batch import Batch
 from sparring.data.responses import read_out
-from sparring.evaluate.figures import FIGURES, SCORE
-from sparring.evaluate.intervals import Estimate, mean_of, ratio_of, share_of
-from sparring.evaluate.text import text_figures
+from sparring.evaluation.figures import FIGURES, SCORE
+from sparring.evaluation.intervals import Estimate, mean_of, ratio_of, share_of
+from sparring.evaluation.text import text_figures
 from sparring.feedback.protocol import Feedback
 from sparring.models.signals import Network, Networks, compute
 from sparring.models.update import micro_batches

@@ -9,8 +9,8 @@ from torch import Tensor
 from sparring.core.masked import masked_sum
 from sparring.core.records import Demonstration, Preference, Ranking, Record
 from sparring.data.batch import Batch, Row, collate
-from sparring.evaluate.intervals import Estimate, mean_of, ratio_of, share_of
-from sparring.evaluate.measure import Tick, by_prompt, token_logps
+from sparring.evaluation.intervals import Estimate, mean_of, ratio_of, share_of
+from sparring.evaluation.measure import Tick, by_prompt, token_logps
 from sparring.feedback.reward_model import score_in_parts
 from sparring.models.signals import Network
 

@@ -7,7 +7,7 @@ diversity of a set depends on its size: compare only sets with equally many resp
 from collections.abc import Sequence
 
 from sparring.data.responses import Responses
-from sparring.evaluate.intervals import Estimate, distinct_of, mean_of, ratio_of
+from sparring.evaluation.intervals import Estimate, distinct_of, mean_of, ratio_of
 
 Words = tuple[str, ...]
 

@@ -16,10 +16,10 @@ from sparring.core.records import Prompt, Record
 from sparring.data.read import fingerprint
 from sparring.data.responses import read_out
 from sparring.data.tokens import prepare
-from sparring.evaluate.figures import SCORE
-from sparring.evaluate.given import data_perplexity, implied_rewards, ordered, scorer_rewards, wanted
-from sparring.evaluate.intervals import Estimate
-from sparring.evaluate.load import (
+from sparring.evaluation.figures import SCORE
+from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, scorer_rewards, wanted
+from sparring.evaluation.intervals import Estimate
+from sparring.evaluation.load import (
     Judge,
     Plan,
     different,
@@ -31,12 +31,11 @@ from sparring.evaluate.load import (
     load_start,
     read_records,
 )
-from sparring.evaluate.measure import Tick, measure, select
-from sparring.evaluate.origin import Origin, ancestry, data_notes
+from sparring.evaluation.measure import Tick, measure, select
+from sparring.evaluation.origin import Origin, ancestry, data_notes
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
 from sparring.models.checkpoint import write_text
-from sparring.models.forward import probe
 from sparring.models.machine import Machine
 from sparring.models.scorers import load_scorer
 from sparring.models.signals import Network
@@ -131,7 +130,6 @@ def _measure_policy(
     model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]
 ) -> Found:
     trunk = load_trunk(model, device=plan.device)
-    probe(trunk)
     policy = Network(trunk=trunk)
     judges = load_judges(trunk, runs, plan, notes)
     picker = None if plan.judge is None else load_judge(plan.judge, trunk, device=plan.device)

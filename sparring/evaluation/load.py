@@ -14,15 +14,14 @@ from sparring.data.formats import recognise, to_records
 from sparring.data.read import read_rows
 from sparring.data.split import prompt_text
 from sparring.data.tokens import prepare
-from sparring.evaluate.measure import Tick
-from sparring.evaluate.origin import Origin, judge_notes
+from sparring.evaluation.measure import Tick
+from sparring.evaluation.origin import Origin, judge_notes
 from sparring.feedback.combine import build
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.models.backbone import load_trunk
 from sparring.models.folders import resolve
-from sparring.models.forward import probe
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import Sampling
@@ -160,7 +159,6 @@ def load_start(runs: Sequence[Origin], trunk: Trunk, plan: Plan, notes: list[str
         return None
     if start.tokenizer.get_vocab() != trunk.tokenizer.get_vocab():
         raise ModelError(f"{path}: its tokenizer is not that of {trunk.source}, so no distance can be measured from it")
-    probe(start)
     return Network(trunk=start)
 
 

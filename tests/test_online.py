@@ -1,0 +1,245 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sparring.core.credit import AdaptiveKL
+from sparring.core.errors import Diverged, FeedbackError, SettingError
+from sparring.core.metrics import METRICS
+from sparring.loops.figures import Facts, describe
+from sparring.loops.learner import total_updates
+from sparring.loops.settings import OnlineSettings
+from sparring.loops.watch import Watch
+from sparring.models import checkpoint
+from tests.small import ONLINE, apart, quick, rows, same, weights, write
+
+
+class Broken:
+    """Feedback that gives no number from its third call on."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def score(self, responses):
+        self.calls += 1
+        scores = torch.zeros(responses.batch.exists.shape)
+        if self.calls > 2:
+            scores[1, 0] = torch.nan
+        return scores
+
+
+def test_the_figures_of_a_round_are_counted_as_by_hand():
+    a = Facts(tokens=(5, 6, 5, 6), ended=True, score=1.0, entropy=4.0, kl=2.0, kl_k3=1.0, ref_logp=-8.0,
+              returns=(4.0, 8.0), errors=(2.0, 3.0))  # fmt: skip
+    b = Facts(tokens=(5, 6), ended=False, score=3.0, entropy=1.0, kl=1.0, kl_k3=0.5, ref_logp=-1.0,
+              returns=(2.0, 4.0), errors=(1.0, 1.0))  # fmt: skip
+    row = describe([a, b], price=0.5)
+    assert (row["score"], row["score_std"], row["length"], row["eos_rate"]) == (2.0, 1.0, 3.0, 0.5)
+    assert (row["kl"], row["kl_per_token"], row["kl_k3"], row["kl_price"]) == (1.5, 3 / 6, 0.75, 0.5)
+    assert row["reward"] == 2.0 - 0.5 * 1.5 and row["entropy"] == 5 / 6
+    assert row["distinct_2"] == 2 / 4  # 56 65 56 56
+    # two points: longer means worse, more fluent (-1/2 against -2 a token) means better
+    assert (row["cue_length"], row["cue_fluency"]) == (pytest.approx(-1.0), pytest.approx(1.0))
+    # variances: 12/6 - 1 = 1 of the returns, 4/6 - 1/4 = 5/12 of the errors
+    assert row["value_explained"] == pytest.approx(1 - 5 / 12)
+    assert "kl" not in describe([replace(a, kl=None, kl_k3=None, ref_logp=None)], price=0.0)
+
+
+def test_rounds_in_which_only_the_judge_learns_are_no_steps_of_the_policys_schedule(tmp_path):
+    assert total_updates(OnlineSettings(rounds=3, epochs=2, minibatches=4, batch=8)) == 24
+    settings = {"rounds": 4, "judge_warmup": 12, "warmup": 0.0, "schedule": "cosine", "lr": 1e-2}
+    found = rows(quick("rlgaf", tmp_path / "run", settings=settings))
+    # 12 updates are three rounds of 5, 5 and 2; then four steps down half a cosine: (1 + cos(pi i / 4)) / 2
+    assert [r["judge_steps"] for r in found] == [5.0, 5.0, 2.0, 1.0, 1.0, 1.0, 1.0]
+    assert ["lr" in r for r in found] == [False] * 3 + [True] * 4
+    assert [r["lr"] for r in found[3:]] == pytest.approx([1e-2, 0.85355e-2, 0.5e-2, 0.14645e-2], rel=1e-4)
+
+
+def test_every_round_takes_epochs_times_minibatches_steps_that_share_the_batch(tmp_path, monkeypatch):
+    from sparring.models.update import Updater
+
+    taken, step = [], Updater.step
+    monkeypatch.setattr(Updater, "step", lambda self: taken.append(1) or step(self))
+    settings = {"rounds": 2, "batch": 5, "epochs": 2, "minibatches": 3, "warmup": 0.0}
+    found = rows(quick("ppo", tmp_path / "run", feedback=["length"], settings=settings))
+    assert len(taken) == 2 * 2 * 3
+    assert found[-1]["lr"] == pytest.approx(1e-2 * 0.5 * (1 + torch.tensor(torch.pi * 11 / 12).cos().item()), rel=1e-5)
+
+
+def test_the_first_update_of_a_round_is_made_where_it_was_sampled(tmp_path):
+    one = rows(quick("ppo", tmp_path / "one", feedback=["length"]))
+    assert all(r["ratio_max"] == pytest.approx(1.0, abs=1e-4) and r["clip_fraction"] == 0.0 for r in one)
+    many = rows(quick("ppo", tmp_path / "many", feedback=["length"], settings={"epochs": 4}))
+    assert max(r["ratio_max"] for r in many) > 1.01
+
+
+def test_any_size_of_micro_batch_makes_the_same_model(tmp_path):
+    settings = {"rounds": 2, "lr": 1e-5, "judge_warmup": 0, "judge_lr": 1e-5}
+    made = [quick("rlgaf", tmp_path / str(n), settings=settings | {"micro_tokens": n}) for n in (1, 60, 8192)]
+    for run in made[:2]:
+        assert apart(weights(run), weights(made[2])) < 1e-6
+        assert apart(weights(run, "judge"), weights(made[2], "judge")) < 1e-5
+        for mine, theirs in zip(rows(run), rows(made[2]), strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+
+
+def test_more_prompts_than_there_are_fill_a_batch_with_different_samples(tmp_path):
+    file = write(tmp_path / "one.jsonl", [{"prompt": "ba"}])
+    run = quick("rloo", tmp_path / "run", data=file, feedback=["length"], settings={"batch": 6, "held_out": 0.0})
+    first = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()][:12]
+    assert {s["prompt"] for s in first} == {"ba"} and len({s["response"] for s in first}) > 6
+
+
+def test_the_price_of_kl_follows_its_target_by_the_kl_of_the_round_before(tmp_path):
+    settings = {"kl_target": 1.0, "kl": 0.2, "rounds": 4, "lr": 3e-2}
+    found = rows(quick("reinforce", tmp_path / "run", feedback=["length"], settings=settings))
+    price = AdaptiveKL(beta=0.2, target=1.0)
+    for row in found:
+        assert row["kl_price"] == pytest.approx(price.beta)
+        assert row["reward"] == pytest.approx(row["score"] - price.beta * row["kl"], abs=1e-5)
+        error = min(max(row["kl"] / 1.0 - 1, -0.2), 0.2)
+        price = replace(price, beta=price.beta * (1 + 0.1 * error))
+    assert price.beta != 0.2
+
+
+def test_without_a_target_the_price_stays(tmp_path):
+    found = rows(quick("reinforce", tmp_path / "run", feedback=["length"], settings={"kl": 0.3}))
+    assert [r["kl_price"] for r in found] == [0.3] * 4
+
+
+def test_a_score_that_is_no_number_names_its_prompt_and_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(Diverged, match=r"round 3; the prompts are .*texts.jsonl:\d+\. .*step-00000002"):
+        quick("rloo", tmp_path / "run", feedback=[Broken()], settings={"held_out": 0.0})
+
+
+def test_a_rule_that_fails_ends_the_run_as_the_users_error(tmp_path):
+    def wrong(response):
+        return response.no_such_thing
+
+    with pytest.raises(FeedbackError, match="no_such_thing"):
+        quick("rloo", tmp_path / "run", feedback=[wrong])
+
+
+def test_a_number_of_responses_that_the_method_cannot_use_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(SettingError, match=r"rloo: K is 1"):
+        quick("rloo", tmp_path / "run", feedback=["length"], settings={"K": 1})
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_prompts_are_scored_and_the_best_round_becomes_the_model(tmp_path):
+    settings = {"rounds": 8, "save_every": 1, "keep_best": "eval_score", "lr": 0.1, "schedule": "constant", "kl": 0.0}
+    run = quick("reinforce", tmp_path / "run", feedback=["length"], settings=settings)
+    scores = {r["round"]: r["eval_score"] for r in rows(run)}
+    best = max(scores, key=scores.get)  # the first of equals
+    kept = checkpoint.load(run / "checkpoints" / f"step-{best:08d}")["updater"]["weights"]
+    made = weights(run)
+    assert all(torch.equal(made[n.removeprefix("policy.body.")], w) for n, w in kept.items())
+
+
+def test_a_judge_that_moves_is_no_measure_of_held_out_prompts(tmp_path):
+    assert not any("eval_score" in r for r in rows(quick("rlgaf", tmp_path / "run")))
+
+
+def test_a_judge_that_learns_learns_within_a_sum_too(tmp_path):
+    settings = {"judge_warmup": 5, "judge_steps": 2}
+    run = quick("ppo", tmp_path / "sum", feedback=["0.5*discriminator+0.1*length"], settings=settings)
+    found = rows(run)
+    assert [r["judge_steps"] for r in found] == [5.0] + [2.0] * 4 and (run / "judge" / "model.safetensors").is_file()
+    assert not any("eval_score" in r for r in found)
+    alone = quick("ppo", tmp_path / "alone", feedback=["discriminator"], settings=settings)
+    assert rows(alone)[0]["judge_loss"] == found[0]["judge_loss"]  # the same judge, the same first samples
+    assert rows(alone)[0]["score"] != found[0]["score"]
+    state = checkpoint.load(checkpoint.found(run / "checkpoints")[0])
+    assert len(state["judges"]) == 1 and state["judges"][0]["buffer"]
+
+
+def test_responses_are_scored_by_the_judge_as_it_was_before_it_learnt_from_them(tmp_path, monkeypatch):
+    from sparring.feedback.discriminator import Discriminator
+
+    events = []
+    for name in ("score", "learn"):
+        was = getattr(Discriminator, name)
+        monkeypatch.setattr(Discriminator, name, lambda self, fake, was=was, name=name, **more:
+                            events.append((name, fake)) or was(self, fake, **more))  # fmt: skip
+    quick("rlgaf", tmp_path / "run", settings={"rounds": 2, "judge_warmup": 0})
+    assert [name for name, _ in events] == ["score", "learn"] * 2
+    assert events[0][1] is events[1][1] and events[2][1] is events[3][1]
+
+
+def test_the_judge_that_is_kept_scores_as_it_did(tmp_path):
+    from sparring.feedback.reward_model import load_reward_model
+    from sparring.models.backbone import load_trunk
+
+    run = quick("rlgaf", tmp_path / "run")
+    judge = load_reward_model(str(run / "judge"), load_trunk(str(run)), device="cpu")
+    kept = checkpoint.load(checkpoint.found(run / "checkpoints")[0])["judges"][0]["updater"]["weights"]
+    assert torch.equal(judge.network.head.weight, kept["head.weight"])
+
+
+@pytest.mark.parametrize("method", ["reinforce", "ppo", "rlgaf"])
+def test_every_figure_that_is_written_down_has_a_meaning(tmp_path, method):
+    more = {"feedback": ["length"]} if method != "rlgaf" else {}
+    run = quick(method, tmp_path / "run", settings={"rounds": 2}, **more)
+    for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        assert row.keys() <= METRICS.keys(), row.keys() - METRICS.keys()
+
+
+def collapsing(monkeypatch, at, lasts=1000):
+    """A watch that is certain from one round on."""
+    looked = []
+
+    def look(self, figures):
+        looked.append(figures)
+        return ([], ["all is lost"]) if at <= len(looked) < at + lasts else ([], [])
+
+    monkeypatch.setattr(Watch, "look", look)
+
+
+def test_when_collapse_is_certain_the_last_healthy_checkpoint_becomes_the_model(tmp_path, monkeypatch, capsys):
+    collapsing(monkeypatch, at=6)
+    run = quick("ppo", tmp_path / "run", feedback=["length"], settings={"rounds": 9, "watch": "rollback"}, quiet=False)
+    assert [r["round"] for r in rows(run)] == [1, 2, 3, 4, 5, 6]
+    kept = checkpoint.load(run / "checkpoints" / "step-00000004")["updater"]["weights"]
+    made = weights(run)
+    assert all(torch.equal(made[n.removeprefix("policy.body.")], w) for n, w in kept.items() if "policy.body" in n)
+    said = capsys.readouterr().err
+    assert "stopped in round 6: all is lost" in said and "checkpoint of round 4" in said
+
+
+def test_the_judge_that_is_kept_is_that_of_the_same_round(tmp_path, monkeypatch):
+    collapsing(monkeypatch, at=5)
+    run = quick("rlgaf", tmp_path / "run", settings={"rounds": 9, "watch": "rollback"})
+    kept = checkpoint.load(run / "checkpoints" / "step-00000004")["judges"][0]["updater"]["weights"]
+    assert torch.equal(weights(run, "judge")["score.weight"], kept["head.weight"])
+
+
+@pytest.mark.parametrize(("watch", "at"), [("stop", 4), ("rollback", 1)])
+def test_a_run_that_is_stopped_without_a_model_stays_stopped_when_it_is_resumed(tmp_path, monkeypatch, watch, at):
+    collapsing(monkeypatch, at=at, lasts=1)  # resumed, it would find nothing any more
+    ask = {"feedback": ["length"], "settings": {"watch": watch, "rounds": 9}}
+    for resume in (False, True):
+        with pytest.raises(Diverged, match=rf"stopped in round {at}: all is lost\. No model is written"):
+            quick("ppo", tmp_path / "run", resume=resume, **ask)
+        assert not (tmp_path / "run" / "model").exists() and len(rows(tmp_path / "run")) == at
+
+
+def test_a_watch_that_only_warns_lets_the_run_go_on(tmp_path, monkeypatch, capsys):
+    collapsing(monkeypatch, at=2)
+    run = quick("ppo", tmp_path / "run", feedback=["length"], settings={"watch": "warn"}, quiet=False)
+    assert len(rows(run)) == ONLINE["rounds"]
+    assert "round 2: all is lost" in capsys.readouterr().err
+
+
+def test_samples_of_the_first_and_of_every_saved_round_are_written_down(tmp_path):
+    run = quick("ppo", tmp_path / "run", feedback=["length"], settings={"rounds": 5})
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert sorted({s["round"] for s in samples}) == [1, 2, 4, 5]
+    for s in samples:
+        assert s["score"] == len(s["response"].split()) and s["stop"] in ("eos", "length")
+
+
+def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_are_not(tmp_path):
+    a, b = (quick("rlgaf", tmp_path / n) for n in "ab")
+    assert same(weights(a), weights(b)) and rows(a) == rows(b)
+    assert not same(weights(a), weights(quick("rlgaf", tmp_path / "c", settings={"seed": 1})))
