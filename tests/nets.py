@@ -32,8 +32,8 @@ def config(name: str, tied: bool) -> Any:
     """The configuration of one architecture."""
     if name == "gpt2":
         return transformers.GPT2Config(
-            n_embd=D, n_layer=2, n_head=4, vocab_size=V, n_positions=96, initializer_range=0.2, tie_word_embeddings=tied,
-            **_ENDS,
+            n_embd=D, n_layer=2, n_head=4, vocab_size=V, n_positions=96, initializer_range=0.2, **_ENDS,
+            tie_word_embeddings=tied,
         )  # fmt: skip
     if name == "llama":  # two query heads share each key
         return transformers.LlamaConfig(**_LLAMA, num_key_value_heads=2, tie_word_embeddings=tied)
@@ -58,7 +58,7 @@ def network(name: str, *, tied: bool = True, attention: str | None = "sdpa", see
     torch.manual_seed(seed)
     attention = None if name in ("bloom", "gemma2") else attention  # their own: they have no other
     lm = transformers.AutoModelForCausalLM.from_config(config(name, tied), attn_implementation=attention)
-    for n, p in lm.named_parameters():
+    for p in lm.parameters():
         if p.dim() == 1:
             p.data.add_(0.2 * torch.randn_like(p))
     return lm.eval()

@@ -70,7 +70,7 @@ class Choice:
         if self.is_adversarial:
             shown.append(("discriminator", settings.DiscriminatorSettings))
         shown += [("model", settings.ModelSettings), ("data", settings.DataSettings)]
-        shown.append(("optimizer", settings.OptimizerSettings))
+        shown += [("optimizer", settings.OptimizerSettings), ("run", settings.RunSettings)]
         return [
             Group(title=title, about="" if cls is equation else _summary(cls), cls=cls, defaults=defaults)
             for title, cls in shown

@@ -63,7 +63,9 @@ class Recipe:
     defaults: Mapping[str, Mapping[str, Any]]
 
 
-def recipe(name: str, *, data: str, policies: tuple[str, ...], feedback: str, defaults: Mapping[str, Mapping[str, Any]]) -> Recipe:
+def recipe(
+    name: str, *, data: str, policies: tuple[str, ...], feedback: str, defaults: Mapping[str, Mapping[str, Any]]
+) -> Recipe:
     """Register a recipe under the name it has on the command line and in the docs."""
     if name in RECIPES:
         raise AssertionError(f"two recipes are called {name!r}")

@@ -27,7 +27,9 @@ def load_reward_model(path: str, policy: Trunk, *, device: str) -> RewardModel:
     """Load a reward model folder. Raises ModelError when its tokenizer differs from the policy's."""
     network = load_scorer(path, device=device)
     if network.trunk.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise ModelError(f"{path}: its tokenizer is not the policy's, so it would read other words; train one from {policy.source}")
+        raise ModelError(
+            f"{path}: its tokenizer is not the policy's, so it would read other words; train one from {policy.source}"
+        )
     return RewardModel(network)
 
 

@@ -92,13 +92,12 @@ def _own(critic: Network) -> dict[str, torch.nn.Parameter]:
     return {f"head.{n}": p for n, p in critic.head.named_parameters()}
 
 
-def _updater(
-    job: Job, trunk: Trunk, weights: dict[str, torch.nn.Parameter], machine: Machine, total: int
-) -> Updater:
+def _updater(job: Job, trunk: Trunk, weights: dict[str, torch.nn.Parameter], machine: Machine, total: int) -> Updater:
     """The policy's (or a reward model's) weights and their optimizer."""
     o = job.optimizer
     size = sum(p.numel() for p in trunk.lm.parameters())
+    rate = o.lr or fitting_rate(size, is_adapter=trunk.adapter != "none")
     return Updater(
-        weights, machine, lr=o.lr or fitting_rate(size, is_adapter=trunk.adapter != "none"), total=total, warmup=o.warmup, schedule=o.schedule,
+        weights, machine, lr=rate, total=total, warmup=o.warmup, schedule=o.schedule,
         weight_decay=o.weight_decay, max_grad_norm=o.max_grad_norm,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from sparring.loops.settings import (
     OnlineSettings,
     OptimizerSettings,
     RecipeSettings,
+    RunSettings,
 )
 
 DISCRIMINATOR = "discriminator"
@@ -37,6 +38,7 @@ class Job:
     equation: Any
     kind: str
     model_settings: ModelSettings
+    run_settings: RunSettings
     data_settings: DataSettings
     optimizer: OptimizerSettings
     offline: OfflineSettings | None
@@ -76,7 +78,7 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
         parts = [self.equation, self.recipe, self.online, self.offline, self.discriminator]
-        parts += [self.model_settings, self.data_settings, self.optimizer]
+        parts += [self.model_settings, self.data_settings, self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,6 +131,7 @@ def make_job(
     classes: dict[str, type | None] = {
         "equation": equation,
         "model_settings": ModelSettings,
+        "run_settings": RunSettings,
         "data_settings": DataSettings,
         "optimizer": OptimizerSettings,
         "offline": None if is_online else OfflineSettings,

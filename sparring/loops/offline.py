@@ -69,6 +69,7 @@ def train(job: Offline, run: Run, progress: Progress) -> dict[str, float]:
                 last |= loop.evaluate(step)
             if job.machine.is_first:
                 run.log({run.clock: step} | last)
+            job.machine.track(last, step)
             progress.show(step, last)
             ends = job.machine.any(run.is_asked_to_end)
             if step % job.settings.save_every == 0 or step == total or loop.wants_saving or ends:

@@ -94,6 +94,7 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
                 last |= loop.evaluate(number)
             if job.machine.is_first:
                 run.log({run.clock: number} | last)
+            job.machine.track(last, number)
             progress.show(number, last)
             loop.attend(number, last, progress)
             ends = job.machine.any(run.is_asked_to_end)

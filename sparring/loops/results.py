@@ -12,7 +12,7 @@ from sparring.loops.online import Online
 from sparring.models.backbone import save_trunk
 from sparring.models.checkpoint import write_folder, write_text
 from sparring.models.scorers import save_scorer
-from sparring.models.signals import Network, Networks
+from sparring.models.signals import Networks
 
 
 def write_results(job: Job, work: Offline | Online, figures: Mapping[str, float]) -> None:

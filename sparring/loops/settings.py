@@ -29,6 +29,17 @@ class ModelSettings:
 
 
 @settings
+class RunSettings:
+    """What a run does beside its run folder."""
+
+    tracker: str = knob(
+        "none",
+        "where figures go as well; metrics.jsonl is always written, and nothing leaves the machine unless asked",
+        choices=("none", "tensorboard", "wandb", "mlflow", "trackio"),
+    )
+
+
+@settings
 class DataSettings:
     """How text becomes tokens."""
 

@@ -98,7 +98,10 @@ def _start(job: Job, *, quiet: bool) -> str:
 
 
 def _execute(job: Job, start: str, *, quiet: bool) -> Path:
-    machine = Machine(job.model_settings.device, precision_before(job.run) or job.model_settings.precision)
+    machine = Machine(
+        job.model_settings.device, precision_before(job.run) or job.model_settings.precision,
+        tracker=job.run_settings.tracker, folder=job.run,
+    )  # fmt: skip
     quiet = quiet or not machine.is_first
     trunk = load_model(job, machine, start)
     data = load_data(job, trunk, lambda text: note(text, quiet=quiet))
@@ -117,7 +120,8 @@ def _execute(job: Job, start: str, *, quiet: bool) -> Path:
     machine.wait()  # no process may find a run.yaml that another one is only now writing
     if machine.is_first and not (job.run / "run.yaml").is_file():
         write_record(job, machine, hashes)
-    figures = _run(job, work, quiet=quiet)
+    with machine.tracking(job.settings()):
+        figures = _run(job, work, quiet=quiet)
     if machine.is_first:
         write_results(job, work, figures)
         show_summary(job.run, quiet=quiet)

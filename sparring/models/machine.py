@@ -5,8 +5,9 @@ There is one code path for one process and for many. Each process computes its s
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ TRIAL = 512  # side of the square matrices that decide between 32 and 16 bits
 class Machine:
     """Where a run computes. `rank` of `world` processes; the first one writes files."""
 
-    def __init__(self, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, device: str = "auto", precision: str = "auto", *, tracker: str = "none", folder: Path | None = None
+    ) -> None:
+        """Find the device and the other processes; a tracker, of those accelerate knows, writes into `folder`."""
         from accelerate import Accelerator
 
         wants_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
@@ -29,7 +33,12 @@ class Machine:
             raise SettingError("--device cuda: no CUDA device is here; leave --device at auto or take cpu")
         if device == "mps" and not torch.backends.mps.is_available():
             raise SettingError("--device mps: no Apple GPU is here; leave --device at auto or take cpu")
-        self._accelerator: Any = Accelerator(cpu=wants_cpu and device != "mps", mixed_precision="no")
+        self._accelerator: Any = Accelerator(
+            cpu=wants_cpu and device != "mps", mixed_precision="no", project_dir=folder,
+            log_with=None if tracker == "none" else tracker,
+        )  # fmt: skip
+        if tracker != "none" and not self._accelerator.log_with:
+            raise SettingError(f"--tracker {tracker}: it is not installed; pip install {tracker}, or leave it out")
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
@@ -39,6 +48,21 @@ class Machine:
     def is_first(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
+
+    @contextmanager
+    def tracking(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Tell the tracker, if there is one, what run begins, and when it is over."""
+        if self._accelerator.log_with:
+            plain = {n: v for n, v in settings.items() if isinstance(v, (int, float, str, bool))}
+            self._accelerator.init_trackers("sparring", config=plain)
+        yield
+        if self._accelerator.log_with:
+            self._accelerator.end_training()
+
+    def track(self, figures: Mapping[str, float], clock: int) -> None:
+        """Send the figures of one step or round to the tracker, if there is one."""
+        if self._accelerator.log_with:
+            self._accelerator.log(dict(figures), step=clock)
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -1,0 +1,168 @@
+"""What the shared prompt, the chunked log-probabilities and the sampler are worth, in time and memory.
+
+    python benchmarks/dpo_step.py            # everything; one thread, 32 bits, random weights
+    python benchmarks/dpo_step.py step       # only the first table; also: pairs, sampler
+
+`step`: one step of DPO (K = 2; for K = 4 the sum of log-ratios stands in for a loss over a ranking): policy and
+reference forward, and backward, with the prompt computed once or once for each response. Time is the best of
+several interleaved runs, in CPU-seconds. Memory is the growth of the process's peak during one step, each in a
+process of its own.
+
+`pairs`: preference pairs per CPU-second, one whole step with the optimizer, 16 pairs of 128 + 64 tokens.
+
+`sampler`: sampled tokens per CPU-second against generate() of transformers, on the same model and prompts.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from sparring.core.loss import Loss, per_prompt
+from sparring.data.batch import Batch, Row, collate
+from sparring.methods.dpo import DPO
+from sparring.models.backbone import quiet
+from sparring.models.forward import probe
+from sparring.models.signals import Network, Networks, compute, new_policy, new_reference
+from sparring.models.trunk import Trunk
+from sparring.rollout.sample import Sampling, sample
+
+VOCABULARY, PROMPT, RESPONSE = 8192, 128, 64
+SMALL = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 704}
+LARGER = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1024}
+NAMES = ["token_logps", "ref_token_logps", "mask"]
+
+
+class Tokenizer:
+    """All that the sampler asks of one."""
+
+    eos_token_id, pad_token_id = 0, 1
+
+
+def main(what: str) -> None:
+    torch.set_num_threads(1)
+    quiet()
+    if what == "memory":
+        return measure_memory(int(sys.argv[2]), sys.argv[3] == "shared")
+    if what in ("all", "step"):
+        step_table()
+    if what in ("all", "pairs"):
+        pairs_line()
+    if what in ("all", "sampler"):
+        sampler_table()
+
+
+def trunk(sizes: dict[str, int]) -> Trunk:
+    """A Llama-style model with random weights, its output tied to its input."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=1024, tie_word_embeddings=True, eos_token_id=0,
+                         bos_token_id=0, pad_token_id=1, **sizes)  # fmt: skip
+    made = Trunk(lm=LlamaForCausalLM(config).eval(), tokenizer=Tokenizer(), source="random weights")
+    probe(made)
+    return made
+
+
+def rows(B: int, K: int, prompt: int = PROMPT, response: int = RESPONSE) -> Batch:
+    g = torch.Generator().manual_seed(1)
+
+    def draw(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(2, VOCABULARY, (n,), generator=g).tolist())
+
+    return collate([Row(prompt=draw(prompt), responses=tuple(draw(response) for _ in range(K))) for _ in range(B)])
+
+
+def loss_of(found: dict[str, torch.Tensor]) -> Loss:
+    if found["mask"].shape[1] == 2:
+        return DPO().loss(**found)
+    return per_prompt(-((found["token_logps"] - found["ref_token_logps"]) * found["mask"]).sum((1, 2)))
+
+
+def one_step(networks: Networks, batch: Batch, *, shared: bool) -> None:
+    for network in (networks.policy, networks.reference):
+        assert network is not None
+        network.trunk.shares_prompts = shared
+    networks.policy.trunk.lm.zero_grad()
+    loss_of(compute(NAMES, batch, networks)).total.sum().backward()
+
+
+def networks_of(sizes: dict[str, int]) -> Networks:
+    policy = new_policy(trunk(sizes), 0)
+    return Networks(policy=policy, reference=new_reference(policy))
+
+
+def best(runs: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
+    """The shortest CPU time of each, in seconds; they take turns, so that what else runs here hits all alike."""
+    found = dict.fromkeys(runs, float("inf"))
+    for turn in range(times + 1):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            if turn:
+                found[name] = min(found[name], time.process_time() - start)
+    return found
+
+
+def step_table() -> None:
+    networks = networks_of(SMALL)
+    print(f"DPO step, {PROMPT}+{RESPONSE} tokens, vocabulary {VOCABULARY}, 7M parameters, 8 prompts")
+    print("  K  dense s  shared s  times faster   dense MB  shared MB  share of the memory")
+    for K in (2, 4):
+        batch = rows(8, K)
+        seconds = best({n: lambda n=n: one_step(networks, batch, shared=n == "shared") for n in ("dense", "shared")}, 5)
+        grown = {n: int(subprocess.check_output([sys.executable, __file__, "memory", str(K), n])) for n in seconds}
+        print(f"  {K}  {seconds['dense']:7.2f}  {seconds['shared']:8.2f}  {seconds['dense'] / seconds['shared']:12.2f}"
+              f"   {grown['dense'] / 1e6:8.0f}  {grown['shared'] / 1e6:9.0f}  {grown['shared'] / grown['dense']:19.2f}")  # fmt: skip
+
+
+def measure_memory(K: int, shared: bool) -> None:
+    """Print how many bytes the peak of this process grows in one step, after a small one has warmed everything up."""
+    networks = networks_of(SMALL)
+    one_step(networks, rows(1, K, 8, 8), shared=shared)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    one_step(networks, rows(8, K), shared=shared)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+
+def pairs_line() -> None:
+    networks, batch = networks_of(LARGER), rows(16, 2)
+    optimizer = torch.optim.AdamW(networks.policy.trunk.lm.parameters(), lr=1e-6)
+
+    def run() -> None:
+        one_step(networks, batch, shared=True)
+        optimizer.step()
+
+    numbers = sum(p.numel() for p in networks.policy.trunk.lm.parameters())
+    print(f"DPO, {numbers / 1e6:.1f}M parameters, 16 pairs, 32 bits: {16 / best({'step': run}, 3)['step']:.2f} pairs per CPU-second")
+
+
+def sampler_table() -> None:
+    policy = Network(trunk=trunk(SMALL))
+    policy.trunk.lm.generation_config.eos_token_id = None  # neither side stops early
+    policy.trunk.tokenizer.eos_token_id = VOCABULARY  # an id that is never drawn
+    print("sampled tokens per CPU-second, 64 new tokens, 7M parameters")
+    print("  prompts x K  prompt tokens  transformers  sparring  times faster")
+    for B, K, P in ((32, 4, 16), (16, 4, 128), (4, 8, 32)):
+        ids = rows(B, 1, P, 1).prompt_ids
+        prompts = [tuple(p) for p in ids.tolist()]
+
+        def theirs(ids: torch.Tensor = ids, K: int = K) -> None:
+            mask = torch.ones_like(ids)
+            policy.trunk.lm.generate(
+                ids, attention_mask=mask, do_sample=True, top_k=0, num_return_sequences=K, max_new_tokens=64, pad_token_id=1
+            )
+
+        def ours(prompts: list[tuple[int, ...]] = prompts, K: int = K) -> None:
+            sample(policy, prompts, K, Sampling(max_tokens=64), seed=0)
+
+        seconds = best({"theirs": theirs, "ours": ours}, 3)
+        rates = {n: B * K * 64 / s for n, s in seconds.items()}
+        print(f"  {B:7d} x {K}  {P:13d}  {rates['theirs']:12.0f}  {rates['ours']:8.0f}  {rates['ours'] / rates['theirs']:12.2f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "all")
