@@ -113,8 +113,6 @@ def cell(args: argparse.Namespace, seed: str, name: str) -> None:
         reading = "ii" if CELLS[name][1] else "i"
         if not (place := home / f"best-of-4-{reading}.json").exists():
             place.write_text(json.dumps(measure(args, str(home / "sft"), int(seed), judge=str(run / "judge"))))
-        if not (place := home / f"cues-{reading}.json").exists():
-            place.write_text(json.dumps(cues(args, home, run, int(seed))))
 
 
 def measure(args: argparse.Namespace, model: str, seed: int, judge: str | None = None) -> dict[str, Any]:
@@ -125,23 +123,6 @@ def measure(args: argparse.Namespace, model: str, seed: int, judge: str | None =
         model, data=args.data, where=["split=test"], prompts=PROMPTS, max_tokens=TOKENS, max_response=TOKENS,
         base=args.model, seed=seed, feedback=[gold, "vader"], judge=judge, best_of=4 if judge else 1,
     )  # fmt: skip
-
-
-def cues(args: argparse.Namespace, home: Path, run: Path, seed: int) -> dict[str, float]:
-    """Ask what a judge looks at: the correlation of its scores with other figures of the same responses of SFT."""
-    import numpy as np
-
-    import sparring
-
-    judge = str(run / "judge")
-    found = sparring.evaluate(
-        str(home / "sft"), data=args.data, where=["split=test"], prompts=PROMPTS, max_tokens=TOKENS,
-        max_response=TOKENS, base=args.model, seed=seed, feedback=[gold, "vader", "length", judge],
-    )  # fmt: skip
-    own = found["values"][f"score {judge}"]
-    out = {name: float(np.corrcoef(own, found["values"][f"score {name}"])[0, 1]) for name in ("gold", "length")}
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-10:]
-    return out | {"fluency": sum(r["cue_fluency"] for r in rows) / len(rows)}
 
 
 def demonstrations(source: str, home: Path, seed: int) -> dict[str, Path]:
@@ -190,14 +171,21 @@ def table(args: argparse.Namespace) -> None:
         kl = spread(over_seeds([c["kl"]["mean"] for c in cells])) if "kl" in cells[0] else ""
         row += ["" if name == "SFT" else spread(over_seeds(gain)), kl]
         lines.append(f"| {name} | " + " | ".join(row) + " |")
-    lines += ["", "| the judge of RLGAF-PPO follows | gold | length | fluency |", "|---|---|---|---|"]
-    for reading in ("i", "ii"):
-        seen = [load(out / f"seed-{s}/cues-{reading}.json") for s in seeds]
-        lines.append(f"| ({reading}) | " + " | ".join(spread(over_seeds([c[k] for c in seen])) for k in seen[0]) + " |")
+    lines += ["", "| correlation of the judge's scores with | length | fluency |", "|---|---|---|"]
+    for name in CELLS:
+        cues = [last_cues(out / f"seed-{s}" / slug(name)) for s in seeds]
+        lines.append(f"| {name} | " + " | ".join(spread(over_seeds([c[i] for c in cues])) for i in (0, 1)) + " |")
     text = "\n".join(lines) + "\n"
     place = Path(args.table or out / "imdb.md")
     place.write_text(text)
     sys.stdout.write(text)
+
+
+def last_cues(run: Path) -> tuple[float, float]:
+    """What the judge looked at in the last ten rounds: length, and what the reference finds likely."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-10:]
+    length, fluency = ([r[name] for r in rows] for name in ("cue_length", "cue_fluency"))
+    return sum(length) / len(rows), sum(fluency) / len(rows)
 
 
 def load(path: Path) -> dict[str, Any]:

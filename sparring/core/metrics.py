@@ -50,7 +50,12 @@ _TRAINING = {
         healthy="steady; a fall means longer rows or a busy machine",
         low=0.0,
     ),
-    "seconds": Metric(meaning="wall-clock time since the run started", unit="s", healthy="rises evenly", low=0.0),
+    "seconds": Metric(
+        meaning="wall-clock time spent on the run, without pauses between a stop and its resumption",
+        unit="s",
+        healthy="rises evenly",
+        low=0.0,
+    ),
 }
 
 _ORDERED = {

@@ -4,10 +4,11 @@ import time
 
 
 class Stopwatch:
-    """Counts seconds since it was made, and tokens a second from lap to lap."""
+    """Counts seconds since it was made, on top of those `spent` before, and tokens a second from lap to lap."""
 
-    def __init__(self) -> None:
-        self._start = self._last = time.monotonic()
+    def __init__(self, spent: float = 0.0) -> None:
+        self._last = time.monotonic()
+        self._start = self._last - spent
 
     def lap(self, tokens: float) -> dict[str, float]:
         """End a lap in which `tokens` were computed."""

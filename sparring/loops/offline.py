@@ -58,7 +58,8 @@ def train(job: Offline, run: Run, progress: Progress) -> dict[str, float]:
     loop = _Loop(job, run)
     done = loop.restore(progress)
     total = total_steps(len(job.rows), job.settings)
-    clock, last = Stopwatch(), run.last_row()
+    last = run.last_row()
+    clock = Stopwatch(spent=last.get("seconds", 0.0))
     for step in range(done + 1, total + 1):
         if loop.is_out_of_patience:
             break

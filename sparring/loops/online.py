@@ -82,7 +82,8 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     loop = _Loop(job, run)
     done = loop.restore(progress)
     total = job.warm_up_rounds + job.settings.rounds
-    clock, last = Stopwatch(), run.last_row()
+    last = run.last_row()
+    clock = Stopwatch(spent=last.get("seconds", 0.0))
     for number in range(done + 1, total + 1):
         if loop.memory.stopped:
             break

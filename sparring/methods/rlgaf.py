@@ -43,8 +43,8 @@ RLGAF = recipe(
     policies=("ppo", "reinforce", "rloo"),
     feedback="discriminator",
     defaults={
-        "ppo": {"kl": 0.03, "epochs": 2, "rounds": 24, "batch": 12},
-        "reinforce": {"kl": 0.03, "rounds": 24, "batch": 12},
-        "rloo": {"kl": 0.03, "rounds": 24, "batch": 12},
+        "ppo": {"kl": 0.05, "epochs": 2, "rounds": 20, "batch": 8},
+        "reinforce": {"kl": 0.05, "rounds": 20, "batch": 8},
+        "rloo": {"kl": 0.05, "rounds": 20, "batch": 8},
     },
 )
