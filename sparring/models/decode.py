@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparring.data.batch import Row, collate
+from sparring.models.attention import additive
 from sparring.models.backbone import library_cache
 from sparring.models.cache import Buffer, Past
-from sparring.models.forward import additive, is_close, window
+from sparring.models.forward import compute_dtype, is_close, window
 from sparring.models.trunk import Trunk
 
 
@@ -42,12 +43,13 @@ class Decoder:
             self.cache: Any = Buffer()
             causal = torch.ones(P, P, dtype=torch.bool, device=ids.device).tril()
             itself = torch.eye(P, dtype=torch.bool, device=ids.device)  # else the softmax of padding is empty
-            seen = additive(trunk, (mask[:, None, :] & causal | itself)[:, None])
+            dtype = compute_dtype(trunk)
+            seen = additive((mask[:, None, :] & causal | itself)[:, None], dtype)
             self._run(ids, seen, (mask.cumsum(-1) - 1).clamp(min=0))
             self.cache.filled = P
-            self.cache.spread(K, P + room, seen.dtype)
+            self.cache.spread(K, P + room, dtype)
             visible = torch.cat([mask, mask.new_ones(len(mask), room)], -1).repeat_interleave(K, 0)
-            self.seen, self.position = additive(trunk, visible), mask.sum(-1).repeat_interleave(K, 0)
+            self.seen, self.position = additive(visible, dtype), mask.sum(-1).repeat_interleave(K, 0)
         elif past is Past.PLAIN:
             self.cache = library_cache(trunk)
             self._run(ids)

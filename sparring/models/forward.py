@@ -1,30 +1,26 @@
-"""The shared-prompt forward: a prompt is computed once for its K responses.
+"""The shared-prompt forward: a prompt is computed once for its K responses, and padding not at all.
 
-A row is the prompt followed by all its responses, without padding between them. A response sees the
-prompt and itself, never its siblings, and its positions go on where the prompt's ended; so every
-hidden state is what it would be in a row of its own.
+All tokens of a batch stand in one row: the prompts', then the responses'. A response sees its prompt and
+itself, never its siblings, and its positions go on where the prompt's ended; so every hidden state is what
+it would be in a row of its own (see attention.py).
 
-Not every architecture honours such a mask. `probe` computes a few random tokens both ways when a model
-is loaded and compares; where they differ the dense form is used, one row for each response. So it is
-where the shared form would cost more: its attention looks at whole rows, which long responses make long.
+Not every architecture lets its attention be arranged like that. `probe` computes a few random tokens both
+ways when a model is loaded and compares; where they differ the dense form is used, one row for each response.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from sparring.core.errors import ModelError
 from sparring.data.batch import Batch, Row, collate
+from sparring.models.attention import Rectangles, rectangles
 from sparring.models.trunk import Trunk
 
-TOLERANCE = 1e-3  # relative; a mask that is ignored is off by orders of magnitude, 4-bit weights by less
-# How long it takes to look at a token of the row, compared with a product with a weight of the same size; measured
-# on a CPU, forward and backward. Without a mask of our own only the past is computed.
-MASKED_LOOK = 2.0
-CAUSAL_LOOK = 1.3
+TOLERANCE = 1e-3  # relative; a token that sees the wrong ones is off by orders of magnitude, 4-bit weights by less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +28,13 @@ class Layout:
     """Where every token of a batch sits in the rows that the model sees.
 
     `before`, `own` and `last` are places in the flattened rows: of the token before each response token, of that
-    token itself, and of the last token of each response. `positions` and `segment` are needed only by rows that
-    hold siblings; a token's segment is 0 in the prompt, k + 1 in response k, -1 in padding.
+    token itself, and of the last token of each response. `positions` and `rectangles` are there when all is packed
+    in one row.
     """
 
     ids: Int[Tensor, "R S"]
-    positions: Int[Tensor, "R S"] | None
-    segment: Int[Tensor, "R S"] | None
+    positions: Int[Tensor, "R S"] | None = None
+    rectangles: Rectangles | None = None
     before: Int[Tensor, " N"]
     own: Int[Tensor, " N"]
     last: Int[Tensor, " M"]
@@ -69,48 +65,48 @@ class States:
 
 def states(trunk: Trunk, batch: Batch) -> States:
     """Run the body once over prompts and responses, with the adapters that are switched on now."""
-    return read(trunk, lay_out(batch, shared=_should_share(trunk, batch)))
+    return read(trunk, lay_out_packed(trunk, batch) if _can_pack(trunk, batch) else lay_out_dense(batch))
 
 
 def read(trunk: Trunk, layout: Layout) -> States:
-    """Run the body over rows that are laid out."""
+    """Run the body over tokens that are laid out."""
     return States(flat=_body(trunk, layout).flatten(0, 1), layout=layout)
 
 
-def lay_out(batch: Batch, *, shared: bool) -> Layout:
-    """Place prompts and responses in rows: one row for each prompt when shared, else one for each response.
+def lay_out_packed(trunk: Trunk, batch: Batch) -> Layout:
+    """Place all prompts and then all responses in one row, without padding."""
+    prompt_mask, mask = batch.prompt_mask, batch.mask
+    prompt_mask = prompt_mask[:, int(prompt_mask.any(0).to(torch.uint8).argmax()) :]  # no wider than the longest one
+    ids = torch.cat([batch.prompt_ids[batch.prompt_mask], batch.response_ids[mask]])
+    lengths = prompt_mask.sum(-1)
+    steps = lengths[:, None, None] + torch.arange(mask.shape[-1], device=mask.device)
+    positions = torch.cat([(prompt_mask.cumsum(-1) - 1)[prompt_mask], steps.expand(mask.shape)[mask]])
+    own = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
+    own[mask] = torch.arange(int(lengths.sum()), len(ids), device=mask.device)
+    ends = (lengths.cumsum(0) - 1)[:, None, None].expand(*mask.shape[:2], 1)
+    before = torch.cat([ends, own[..., :-1]], -1)
+    return Layout(
+        ids=ids[None], positions=positions[None], rectangles=rectangles(prompt_mask, mask, compute_dtype(trunk)),
+        before=before[mask], own=own[mask], last=own[mask & ~pad(mask[..., 1:], (0, 1))],
+    )  # fmt: skip
 
-    Padding is on the right, so a causal model never looks at it and dense rows need no mask at all.
+
+def lay_out_dense(batch: Batch) -> Layout:
+    """Place each response in a row of its own, after its prompt.
+
+    Padding is on the right, so a causal model never looks at it and needs no mask at all.
     """
-    prompts, prompt_mask, responses, mask = batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.mask
-    sharing = shared and mask.shape[1] > 1
-    if not sharing:
-        owner = batch.exists.nonzero()[:, 0]
-        prompts, prompt_mask = prompts[owner], prompt_mask[owner]
-        responses, mask = responses[batch.exists][:, None], mask[batch.exists][:, None]
-    (R, K, T), P = mask.shape, prompts.shape[1]
-    real = torch.cat([prompt_mask, mask.flatten(1)], 1)
+    owner = batch.exists.nonzero()[:, 0]
+    mask, P = batch.mask[batch.exists], batch.prompt_ids.shape[1]
+    tokens = torch.cat([batch.prompt_ids[owner], batch.response_ids[batch.exists]], 1)
+    real = torch.cat([batch.prompt_mask[owner], mask], 1)
     column = real.cumsum(1) - 1
     width = int(column.max()) + 1
-    place = column + width * torch.arange(R, device=real.device)[:, None]
-
-    def fill(values: Int[Tensor, "R L"], rest: int) -> Int[Tensor, "R S"]:
-        return values.new_full((R * width,), rest).index_copy_(0, place[real], values[real]).view(R, width)
-
-    own = place[:, P:].view(R, K, T)
-    ends = place[:, P - 1, None, None].expand(R, K, 1)  # prompts are padded on the left, so all end here
-    before = torch.cat([ends, own[..., :-1]], -1)
-    last = own[mask & ~pad(mask[..., 1:], (0, 1))]
-    ids = fill(torch.cat([prompts, responses.flatten(1)], 1), 0)
-    if not sharing:
-        return Layout(ids=ids, positions=None, segment=None, before=before[mask], own=own[mask], last=last)
-    number = torch.arange(1, K + 1, device=real.device).repeat_interleave(T)
-    segment = pad(number, (P, 0)).expand(R, -1)
-    steps = column[:, P - 1, None, None] + torch.arange(1, T + 1, device=real.device)
-    positions = torch.cat([column[:, :P], steps.expand(R, K, T).flatten(1)], 1)
-    return Layout(
-        ids=ids, positions=fill(positions, 0), segment=fill(segment, -1), before=before[mask], own=own[mask], last=last
-    )
+    place = column + width * torch.arange(len(real), device=real.device)[:, None]
+    ids = tokens.new_zeros(len(real) * width).index_copy_(0, place[real], tokens[real]).view(-1, width)
+    own = place[:, P:]
+    before = place[:, P - 1 : -1]  # prompts are padded on the left, so all end just before the responses
+    return Layout(ids=ids, before=before[mask], own=own[mask], last=own[mask & ~pad(mask[:, 1:], (0, 1))])
 
 
 def window(trunk: Trunk) -> float:
@@ -120,14 +116,10 @@ def window(trunk: Trunk) -> float:
     return min([float(n) for n in found if n], default=float("inf"))
 
 
-def additive(trunk: Trunk, seen: Bool[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Give a mask the form that every attention takes: nothing for what is seen, very much less for the rest.
-
-    Made once for all layers, in the number format they compute in; they would else convert it one by one.
-    """
+def compute_dtype(trunk: Trunk) -> torch.dtype:
+    """The number format in which products are computed now."""
     kind = trunk.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else trunk.embedding.dtype
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else trunk.embedding.dtype
 
 
 @torch.no_grad()
@@ -144,7 +136,7 @@ def probe(trunk: Trunk) -> None:
 
     first = Row(prompt=draw(5), responses=(draw(3), draw(4)))
     batch = collate([first, Row(prompt=draw(2), responses=(draw(4), draw(2)))]).to(trunk.device)
-    rows = lay_out(batch, shared=False)
+    rows = lay_out_dense(batch)
     dense = _body(trunk, rows)
     if not is_close(dense[0, :5], dense[1, :5]):
         raise ModelError(
@@ -155,44 +147,25 @@ def probe(trunk: Trunk) -> None:
         asked = trunk.lm(input_ids=rows.ids, use_cache=False).logits
         trunk.has_linear_head = is_close(linear(dense, head.weight, head.bias).float(), asked.float())
     try:
-        together, apart = read(trunk, lay_out(batch, shared=True)).before, dense.flatten(0, 1)[rows.before]
+        together, apart = read(trunk, lay_out_packed(trunk, batch)).before, dense.flatten(0, 1)[rows.before]
         trunk.shares_prompts = is_close(together, apart)
-    except (TypeError, ValueError, RuntimeError, IndexError):
-        trunk.shares_prompts = False  # an architecture without position_ids or without custom masks says so this way
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+        trunk.shares_prompts = False  # an architecture that cannot be asked for this says so in one of these ways
 
 
-def _should_share(trunk: Trunk, batch: Batch) -> bool:
-    """Whether the shared form is possible for this batch, and the cheaper one."""
-    K = batch.mask.shape[1]
-    if not trunk.shares_prompts or K == 1:
+def _can_pack(trunk: Trunk, batch: Batch) -> bool:
+    """Whether the packed form is possible: the architecture allows it, and no window is narrower than the text."""
+    if not trunk.shares_prompts:
         return False
-    prompts, responses = batch.prompt_mask.sum(-1), batch.mask.sum(-1)
-    together = int((prompts + responses.sum(-1)).max())
-    if together > window(trunk):
-        return False  # a mask of our own would override the window
-    alone = int((prompts[:, None] + responses).max())
-    products = 6 * trunk.width  # with weights, for one token, over those with one token that it looks at
-    shared = together * (1 + MASKED_LOOK * together / products)
-    dense = int(batch.exists.sum()) / len(batch) * alone * (1 + CAUSAL_LOOK * alone / products)
-    return shared < dense
+    limit = window(trunk)
+    return limit == float("inf") or int((batch.prompt_mask.sum(-1)[:, None] + batch.mask.sum(-1)).max()) <= limit
 
 
 def _body(trunk: Trunk, layout: Layout) -> Float[Tensor, "R S D"]:
-    if layout.positions is None or layout.segment is None:
+    if layout.rectangles is None:
         return trunk.body(input_ids=layout.ids, use_cache=False).last_hidden_state
-    mask = additive(trunk, _mask(layout.segment))
-    return trunk.body(
-        input_ids=layout.ids, attention_mask=mask, position_ids=layout.positions, use_cache=False
-    ).last_hidden_state
-
-
-def _mask(segment: Int[Tensor, "R S"]) -> Bool[Tensor, "R 1 S S"]:
-    """Who may look at whom: back in time, at the prompt or at tokens of its own kind."""
-    S = segment.shape[1]
-    causal = torch.ones(S, S, dtype=torch.bool, device=segment.device).tril()
-    at_prompt = (segment == 0)[:, None, :]
-    own = segment[:, :, None] == segment[:, None, :]
-    return ((at_prompt | own) & causal)[:, None]
+    with trunk.attending(layout.rectangles.attend):
+        return trunk.body(input_ids=layout.ids, position_ids=layout.positions, use_cache=False).last_hidden_state
 
 
 def is_close(a: Tensor, b: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparring.core.masked import masked_mean
 from sparring.data.batch import Batch
 from sparring.models import logprobs
-from sparring.models.forward import States, lay_out, states
+from sparring.models.forward import States, lay_out_dense, states
 from sparring.models.trunk import POLICY, Trunk
 
 
@@ -193,7 +193,7 @@ def _values(networks: Networks, batch: Batch, forward: Callable[[Network], State
 
 def _general_logps(network: Network, batch: Batch, temperature: float) -> Float[Tensor, " N"]:
     """Ask the whole model for logits, for the few architectures whose head is more than a linear map."""
-    layout = lay_out(batch, shared=False)
+    layout = lay_out_dense(batch)
     with network.trunk.using(network.adapter):
         logits = network.trunk.lm(input_ids=layout.ids, use_cache=False).logits
     logps = (logits.reshape(-1, logits.shape[-1])[layout.before].float() / temperature).log_softmax(-1)

@@ -6,7 +6,7 @@ speaks is only a question of which adapter is switched on.
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,6 +144,20 @@ class Trunk:
             self.peft.set_adapter(wanted)
             self._keep_adapters_trainable()
         yield
+
+    @contextmanager
+    def attending(self, attend: Callable[..., Any]) -> Iterator[None]:
+        """Let every layer attend by a function of ours, as long as it lasts."""
+        from transformers import AttentionInterface
+
+        config = self.lm.config.get_text_config()
+        usual = config._attn_implementation
+        AttentionInterface.register("sparring", attend)
+        config._attn_implementation = "sparring"
+        try:
+            yield
+        finally:
+            config._attn_implementation = usual
 
     def _keep_adapters_trainable(self) -> None:
         # peft freezes an adapter when it is switched off, and autograd drops the gradient of a frozen leaf even in
