@@ -46,8 +46,8 @@ SFT_SETTINGS: dict[str, Any] = {
     "epochs": 10, "lr": 5e-4, "batch": 16, "eval_every": 10, "save_every": 50, "held_out": 0.1, "precision": "fp32",
 }  # fmt: skip
 RLGAF_SETTINGS: dict[str, Any] = {
-    "rounds": 60, "batch": 16, "K": 4, "max_tokens": TOKENS, "lr": 3e-4, "kl": 0.1, "judge_lr": 2e-4, "judge_steps": 2,
-    "judge_batch": 32, "judge_warmup": 60, "save_every": 20, "held_out": 0.0, "precision": "fp32",
+    "rounds": 40, "batch": 16, "K": 4, "max_tokens": TOKENS, "lr": 3e-4, "kl": 0.1, "judge_lr": 5e-4, "judge_steps": 2,
+    "judge_batch": 16, "judge_warmup": 30, "save_every": 20, "held_out": 0.0, "precision": "fp32",
 }  # fmt: skip
 
 
