@@ -5,21 +5,21 @@
 
 `step`: one step of DPO (K = 2; for K = 4 the sum of log-ratios stands in for a loss over a ranking): policy and
 reference forward, and backward, with the prompt computed once or once for each response. Time is the best of
-several interleaved runs, in CPU-seconds. Memory is the growth of the process's peak during one step, each in a
-process of its own.
+several interleaved runs, in CPU-seconds. Memory is the most that tensors held at once during one step, beyond the weights.
 
 `pairs`: preference pairs per CPU-second, one whole step with the optimizer, 16 pairs of 128 + 64 tokens.
 
 `sampler`: sampled tokens per CPU-second against generate() of transformers, on the same model and prompts.
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparring.core.loss import Loss, per_prompt
 from sparring.data.batch import Batch, Row, collate
@@ -45,8 +45,6 @@ class Tokenizer:
 def main(what: str) -> None:
     torch.set_num_threads(1)
     quiet()
-    if what == "memory":
-        return measure_memory(int(sys.argv[2]), sys.argv[3] == "shared")
     if what in ("all", "step"):
         step_table()
     if what in ("all", "pairs"):
@@ -109,29 +107,40 @@ def best(runs: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
 
 def step_table() -> None:
     networks = networks_of(SMALL)
-    print(f"DPO step, {PROMPT}+{RESPONSE} tokens, vocabulary {VOCABULARY}, 7M parameters, 8 prompts")
+    print(f"DPO step, {PROMPT}+{RESPONSE} tokens, vocabulary {VOCABULARY}, 7M parameters, 16 prompts")
     print("  K  dense s  shared s  times faster   dense MB  shared MB  share of the memory")
     for K in (2, 4):
-        batch = rows(8, K)
+        batch = rows(16, K)
         seconds = best({n: lambda n=n: one_step(networks, batch, shared=n == "shared") for n in ("dense", "shared")}, 5)
-        grown = {n: int(subprocess.check_output([sys.executable, __file__, "memory", str(K), n])) for n in seconds}
+        grown = {n: peak_memory(networks, batch, shared=n == "shared") for n in seconds}
         print(f"  {K}  {seconds['dense']:7.2f}  {seconds['shared']:8.2f}  {seconds['dense'] / seconds['shared']:12.2f}"
               f"   {grown['dense'] / 1e6:8.0f}  {grown['shared'] / 1e6:9.0f}  {grown['shared'] / grown['dense']:19.2f}")  # fmt: skip
 
 
-def measure_memory(K: int, shared: bool) -> None:
-    """Print how many bytes the peak of this process grows in one step, after a small one has warmed everything up."""
-    networks = networks_of(SMALL)
-    one_step(networks, rows(1, K, 8, 8), shared=shared)
-    before = peak_memory()
-    one_step(networks, rows(8, K), shared=shared)
-    print(peak_memory() - before)
+class Live(TorchDispatchMode):
+    """The most bytes that tensors made in here held at once, whoever still needs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(x, torch.Tensor):
+                storage = x.untyped_storage()
+                self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self._made = {key: (ref, size) for key, (ref, size) in self._made.items() if not ref.expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._made.values()))
+        return out
 
 
-def peak_memory() -> int:
-    """The most bytes this process ever held, by the kernel's own count (Linux)."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+def peak_memory(networks: Networks, batch: Batch, *, shared: bool) -> int:
+    """How many bytes one step needs at its peak, beyond the weights."""
+    with Live() as seen:
+        one_step(networks, batch, shared=shared)
+    return seen.peak
 
 
 def pairs_line() -> None:
@@ -143,7 +152,9 @@ def pairs_line() -> None:
         optimizer.step()
 
     numbers = sum(p.numel() for p in networks.policy.trunk.lm.parameters())
-    print(f"DPO, {numbers / 1e6:.1f}M parameters, 16 pairs, 32 bits: {16 / best({'step': run}, 3)['step']:.2f} pairs per CPU-second")
+    print(
+        f"DPO, {numbers / 1e6:.1f}M parameters, 16 pairs, 32 bits: {16 / best({'step': run}, 3)['step']:.2f} pairs per CPU-second"
+    )
 
 
 def sampler_table() -> None:
@@ -159,7 +170,13 @@ def sampler_table() -> None:
         def theirs(ids: torch.Tensor = ids, K: int = K) -> None:
             mask = torch.ones_like(ids)
             policy.trunk.lm.generate(
-                ids, attention_mask=mask, do_sample=True, top_k=0, num_return_sequences=K, max_new_tokens=64, pad_token_id=1
+                ids,
+                attention_mask=mask,
+                do_sample=True,
+                top_k=0,
+                num_return_sequences=K,
+                max_new_tokens=64,
+                pad_token_id=1,
             )
 
         def ours(prompts: list[tuple[int, ...]] = prompts, K: int = K) -> None:
@@ -167,7 +184,9 @@ def sampler_table() -> None:
 
         seconds = best({"theirs": theirs, "ours": ours}, 3)
         rates = {n: B * K * 64 / s for n, s in seconds.items()}
-        print(f"  {B:7d} x {K}  {P:13d}  {rates['theirs']:12.0f}  {rates['ours']:8.0f}  {rates['ours'] / rates['theirs']:12.2f}")
+        print(
+            f"  {B:7d} x {K}  {P:13d}  {rates['theirs']:12.0f}  {rates['ours']:8.0f}  {rates['ours'] / rates['theirs']:12.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def test_resume_needs_nothing_but_the_run_folder(tmp_path):
         (words("--lr", "fast"), "--lr: 'fast' is not a number"),
         (words("--batch", "1.5"), "--batch: '1.5' is not a whole number"),
         (words("--batch", "many"), "--batch: 'many' is not a whole number"),
-        (words("--lr", "-1"), "lr must be above 0, got -1"),
+        (words("--lr", "-1"), "lr must lie between 0 and 10, got -1"),
         (words("--lr", "nan"), "lr is nan; give a finite number"),
         (words("--rank", "0"), "rank must lie between 1 and"),
         (words("--beta", "0"), "dpo: beta must be above 0"),

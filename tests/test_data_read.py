@@ -18,7 +18,7 @@ LINES = "".join(json.dumps(r) + "\n" for r in ROWS)
     [
         ("x.jsonl", LINES.encode(), ["x.jsonl:1", "x.jsonl:2"]),
         ("x.ndjson", LINES.encode(), ["x.ndjson:1", "x.ndjson:2"]),
-        ("x.jsonl.gz", gzip.compress(LINES.encode()), ["x.jsonl.gz:1", "x.jsonl.gz:2"]),
+        ("x.jsonl.gz", gzip.compress(LINES.encode(), mtime=0), ["x.jsonl.gz:1", "x.jsonl.gz:2"]),
         ("x.jsonl", LINES.replace("\n", "\r\n\r\n").encode("utf-8-sig"), ["x.jsonl:1", "x.jsonl:3"]),
         ("x.json", json.dumps(ROWS).encode(), ["x.json[row 1]", "x.json[row 2]"]),
         ("x.json", json.dumps({"data": ROWS}).encode(), ["x.json[row 1]", "x.json[row 2]"]),
@@ -111,7 +111,7 @@ def test_columns_are_those_that_hold_something(tmp_path):
         ("x.jsonl", b'{"prompt": "ok"}\n{"prompt": "caf\xe9"}\n', ["x.jsonl:2", "0xe9", "UTF-8"]),
         ("x.csv", "prompt\nhello".encode("utf-16"), ["x.csv:1", "UTF-8"]),
         ("x.jsonl.gz", b"no gzip at all", ["x.jsonl.gz", "gzip"]),
-        ("x.jsonl.gz", gzip.compress(LINES.encode())[:-9], ["x.jsonl.gz", "gzip"]),
+        ("x.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], ["x.jsonl.gz", "gzip"]),
         ("x.json", b'{"rows": [{"prompt": "a"}]}', ["x.json", "rows", '"data"']),
         ("x.json", b'{"data": {"prompt": "a"}}', ["x.json", "an object", "list of rows"]),
         ("x.json", b'[{"prompt": "a"}, 3]', ["x.json[row 2]", "a number", "must be an object"]),

@@ -1,11 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
 
 from sparring.core.errors import ModelError
 from sparring.data.batch import Batch, Row, collate
-from sparring.models import forward
-from sparring.models.forward import lay_out, probe, read, states, window
+from sparring.models.forward import lay_out_dense, lay_out_packed, probe, read, states, window
 from sparring.models.signals import Network, Networks, compute, scalar_head, score
 from sparring.models.trunk import Trunk
 from tests import nets
@@ -47,37 +48,39 @@ def same(a, b, tolerance=1e-5):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("name", "tied"), ARCHITECTURES)
-def test_shared_and_dense_rows_give_the_states_and_gradients_of_rows_alone(name, tied, attention):
+def test_packed_tokens_and_dense_rows_give_the_states_and_gradients_of_rows_alone(name, tied, attention):
     trunk = nets.trunk(name, tied=tied, attention=attention)
     assert trunk.shares_prompts and trunk.has_linear_head
     for seed in range(4):
         rows = nets.random_rows(seed, B=1 + seed, K=4 - seed % 4)
         before, last = truth(trunk, rows)
         wanted = gradients(trunk, before, last)
-        for shared in (True, False):
-            found = read(trunk, lay_out(collate(rows, pad=3), shared=shared))
+        batch = collate(rows, pad=3)
+        for layout in (lay_out_packed(trunk, batch), lay_out_dense(batch)):
+            found = read(trunk, layout)
             assert same(found.before, before) and same(found.last, last)
             for mine, theirs in zip(gradients(trunk, found.before, found.last), wanted, strict=True):
                 assert (mine is None and theirs is None) or same(mine, theirs)
 
 
-def test_a_row_of_siblings_holds_each_prompt_once_and_no_padding_in_between():
+def test_packed_tokens_are_all_prompts_and_then_all_responses_without_padding():
     rows = [Row(prompt=(7, 8), responses=((2, 3), (4,))), Row(prompt=(9,), responses=((5,), (6, 6, 6)))]
-    layout = lay_out(collate(rows, pad=7), shared=True)
-    assert layout.ids.tolist() == [[7, 8, 2, 3, 4], [9, 5, 6, 6, 6]]
-    assert layout.positions.tolist() == [[0, 1, 2, 3, 2], [0, 1, 1, 2, 3]]
-    assert layout.segment.tolist() == [[0, 0, 1, 1, 2], [0, 1, 2, 2, 2]]
-    assert layout.before.tolist() == [1, 2, 1, 5, 5, 7, 8]
-    assert layout.last.tolist() == [3, 4, 6, 9]
+    layout = lay_out_packed(nets.trunk("llama"), collate(rows, pad=7))
+    assert layout.ids.tolist() == [[7, 8, 9, 2, 3, 4, 5, 6, 6, 6]]
+    assert layout.positions.tolist() == [[0, 1, 0, 2, 3, 2, 1, 1, 2, 3]]
+    assert layout.before.tolist() == [1, 3, 1, 2, 2, 7, 8]
+    assert layout.own.tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert layout.last.tolist() == [4, 5, 6, 9]
 
 
 def test_dense_rows_hold_one_response_each_and_none_that_is_missing():
     rows = [Row(prompt=(7, 8), responses=((2, 3),)), Row(prompt=(9,), responses=((5,), (6, 6, 6)))]
-    layout = lay_out(collate(rows, pad=7), shared=False)
+    layout = lay_out_dense(collate(rows, pad=7))
     assert layout.ids.tolist() == [[7, 8, 2, 3], [9, 5, 0, 0], [9, 6, 6, 6]]
     assert layout.before.tolist() == [1, 2, 4, 8, 9, 10]
+    assert layout.own.tolist() == [2, 3, 5, 9, 10, 11]
     assert layout.last.tolist() == [3, 5, 11]
-    assert layout.positions is None and layout.segment is None
+    assert layout.positions is None and layout.rectangles is None
 
 
 def wider(batch: Batch, extra: int, pad: int) -> Batch:
@@ -98,10 +101,9 @@ def wider(batch: Batch, extra: int, pad: int) -> Batch:
 
 
 @pytest.mark.parametrize("shares", [True, False])
-def test_results_do_not_depend_on_padding_or_its_id_or_batch_mates_or_micro_batches(shares, monkeypatch):
+def test_results_do_not_depend_on_padding_or_its_id_or_batch_mates_or_micro_batches(shares):
     trunk = nets.trunk("llama")
     trunk.shares_prompts = shares
-    monkeypatch.setattr(forward, "MASKED_LOOK", 0.0)
     network = Network(trunk=trunk, head=scalar_head(trunk, 0))
     networks = Networks(policy=network)
     rows = nets.random_rows(3, B=4, K=3)
@@ -146,41 +148,30 @@ def test_an_architecture_that_cannot_share_or_project_is_found_out_and_still_exa
             assert same(found[b, k, : len(response)], wanted)
 
 
-def test_a_model_that_ignores_masks_or_takes_no_positions_falls_back_to_dense(monkeypatch):
-    plain = nets.trunk("llama")
-    body = type(plain.body)
+def test_a_model_that_attends_in_its_own_way_or_takes_no_positions_falls_back_to_dense(monkeypatch):
+    trunk = nets.trunk("llama")
+    rows = nets.random_rows(0, B=2, K=3)
+    wanted, _ = truth(trunk, rows)
+    body = trunk.lm.base_model
     honest = body.forward
 
-    def ignores(self, input_ids, attention_mask=None, position_ids=None, use_cache=False):
-        return honest(self, input_ids=input_ids, position_ids=position_ids, use_cache=use_cache)
+    def in_its_own_way(input_ids, position_ids=None, use_cache=False, **more):
+        trunk.lm.config._attn_implementation = "sdpa"
+        return honest(input_ids=input_ids, position_ids=position_ids, use_cache=use_cache, **more)
 
-    def refuses(self, input_ids, attention_mask=None, use_cache=False):
-        return honest(self, input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+    def without_positions(input_ids, use_cache=False):
+        return honest(input_ids=input_ids, use_cache=use_cache)
 
-    rows = nets.random_rows(0, B=2, K=3)
-    wanted, _ = truth(plain, rows)
-    for broken in (ignores, refuses):
-        monkeypatch.setattr(body, "forward", broken)
-        plain.shares_prompts = True
-        plain.lm.base_model.forward = broken.__get__(plain.lm.base_model)
-        probe_body(plain)
-        assert not plain.shares_prompts
-        assert same(states(plain, collate(rows)).before, wanted)
-
-
-def probe_body(trunk):
-    """Probe without the whole model's forward, which would call the body with arguments it no longer takes."""
-
-    class Headless:
-        base_model, config = trunk.lm.base_model, trunk.lm.config
-        get_input_embeddings = trunk.lm.get_input_embeddings
-
-        def get_output_embeddings(self):
-            return None
-
-    whole, trunk.lm = trunk.lm, Headless()
-    probe(trunk)
-    trunk.lm = whole
+    monkeypatch.setattr(
+        trunk.lm, "forward", lambda input_ids, use_cache: trunk.lm.__class__.forward(trunk.lm, input_ids)
+    )
+    for forward in (in_its_own_way, without_positions):
+        body.forward = forward
+        trunk.shares_prompts = True
+        monkeypatch.setattr(type(trunk), "head", None)
+        probe(trunk)
+        assert not trunk.shares_prompts
+        assert same(states(trunk, collate(rows)).before, wanted)
 
 
 def test_a_model_that_looks_ahead_is_refused():
@@ -203,20 +194,44 @@ def test_rows_longer_than_a_sliding_window_are_read_dense():
         assert same(states(trunk, collate(rows)).before, before)
 
 
-def test_the_shared_form_is_taken_where_it_is_the_cheaper_one(monkeypatch):
+def test_the_attention_of_the_model_is_its_own_again_afterwards():
+    for attention in ("sdpa", "eager"):
+        trunk = nets.trunk("llama", attention=attention)
+        batch = nets.random_batch(0, B=2, K=2)
+        states(trunk, batch)
+        assert trunk.lm.config._attn_implementation == attention
+        with pytest.raises(IndexError):
+            read(trunk, replace(lay_out_packed(trunk, batch), ids=torch.full((1, batch.mask.sum() + 99), nets.V)))
+        assert trunk.lm.config._attn_implementation == attention
+
+
+def test_padding_and_shared_prompts_cost_no_tokens_and_are_computed_once():
     trunk = nets.trunk("llama")
     seen = []
-    monkeypatch.setattr(forward, "lay_out", lambda batch, shared: seen.append(shared) or lay_out(batch, shared=shared))
+    trunk.body.register_forward_hook(lambda m, a, k, out: seen.append(k["input_ids"].numel()), with_kwargs=True)
+    rows = [Row(prompt=(5,) * 9, responses=((6,), (7,) * 5, (8,) * 2)), Row(prompt=(5,), responses=((6,) * 3,))]
+    states(trunk, collate(rows))
+    assert seen == [9 + 8 + 1 + 3]
 
-    def is_shared(P, T, K):
-        states(trunk, collate([Row(prompt=(5,) * P, responses=((6,) * T,) * K)]))
-        return seen.pop()
 
-    assert is_shared(20, 2, 4)
-    assert not is_shared(1, 20, 4)  # hardly a prompt to save, and rows four times as long to look at
-    assert not is_shared(20, 2, 1)
-    trunk.shares_prompts = False
-    assert not is_shared(20, 2, 4)
+def test_a_backward_pass_may_come_after_other_batches_were_read():
+    trunk = nets.trunk("llama")
+    first, second = nets.random_rows(0, B=2, K=2), nets.random_rows(1, B=3, K=3)
+    wanted = gradients(trunk, *truth(trunk, first))
+    found = states(trunk, collate(first))
+    states(trunk, collate(second))
+    for mine, theirs in zip(gradients(trunk, found.before, found.last), wanted, strict=True):
+        assert same(mine, theirs)
+
+
+def test_a_mean_reading_head_averages_the_states_of_the_response():
+    trunk = nets.trunk("neox")
+    network = Network(trunk=trunk, head=scalar_head(trunk, 0), reads="mean")
+    rows = nets.random_rows(1, B=3, K=2)
+    found = score(network, collate(rows))
+    for b, row in enumerate(rows):
+        for k, response in enumerate(row.responses):
+            assert same(found[b, k], network.head(alone(trunk, row, k)[-len(response) :].mean(0))[0])
 
 
 def test_only_what_an_equation_names_is_computed():

@@ -231,6 +231,13 @@ def test_a_watch_that_only_warns_lets_the_run_go_on(tmp_path, monkeypatch, capsy
     assert "round 2: all is lost" in capsys.readouterr().err
 
 
+def test_what_the_watch_says_is_printed_as_it_is(tmp_path, monkeypatch, capsys):
+    # Brackets are no markup here, and a long line is not broken: it may hold a path.
+    monkeypatch.setattr(Watch, "look", lambda self, figures: (["[/bold] " + "a/long/path/" * 20], []))
+    quick("rloo", tmp_path / "run", feedback=["length"], settings={"rounds": 1}, quiet=False)
+    assert "[/bold] " + "a/long/path/" * 20 in capsys.readouterr().err
+
+
 def test_samples_of_the_first_and_of_every_saved_round_are_written_down(tmp_path):
     run = quick("ppo", tmp_path / "run", feedback=["length"], settings={"rounds": 5})
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]

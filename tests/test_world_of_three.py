@@ -38,7 +38,7 @@ def test_dpo_with_the_labels_of_bradley_and_terry_ends_at_the_optimum(world, tmp
     ]  # fmt: skip
     run = learn(
         world, tmp_path / "dpo", "dpo", data=write(tmp_path / "pairs.jsonl", rows),
-        beta=BETA, batch=6, steps=150, lr=0.02, eval_every=1000,
+        beta=BETA, batch=6, steps=100, lr=0.02, eval_every=1000,
     )  # fmt: skip
     arms, _ = policy(run)
     assert arms == pytest.approx(OPTIMUM, abs=1e-3)
@@ -48,7 +48,7 @@ def test_sft_ends_at_the_shares_of_the_demonstrations(world, tmp_path):
     rows = [{"prompt": "ask", "response": f" {arm}"} for arm, n in zip(ARMS, (1, 3, 6), strict=True) for _ in range(n)]
     run = learn(
         world, tmp_path / "sft", "sft", data=write(tmp_path / "texts.jsonl", rows),
-        batch=10, steps=150, lr=0.02, eval_every=1000,
+        batch=10, steps=100, lr=0.02, eval_every=1000,
     )  # fmt: skip
     arms, rest = policy(run)
     assert arms == pytest.approx([0.1, 0.3, 0.6], abs=1e-3) and rest < 1e-3
@@ -57,18 +57,18 @@ def test_sft_ends_at_the_shares_of_the_demonstrations(world, tmp_path):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("reinforce", {"rounds": 120, "lr": 0.02}),
-        ("rloo", {"rounds": 120, "lr": 0.02}),
+        ("reinforce", {"rounds": 80, "lr": 0.02}),
+        ("rloo", {"rounds": 80, "lr": 0.02}),
         ("ppo", {"rounds": 60, "lr": 0.02, "epochs": 2, "value_clip": 10.0, "value_weight": 1.0}),
     ],
 )
-def test_sampling_methods_end_within_five_thousandths_of_the_optimum(world, tmp_path, method, settings):
-    # The one prompt fills a batch of 16; its 4 answers each make 64 samples a round, and 120 (ppo: 60) rounds. Over
-    # four other seeds the farthest that any of the three ended from the optimum was 0.002. The watch only warns: in a
-    # world of three answers all of them are alike.
+def test_sampling_methods_end_within_a_hundredth_of_the_optimum(world, tmp_path, method, settings):
+    # The one prompt fills a batch of 16; its 4 answers each make 64 samples a round. Over four seeds the farthest that
+    # any probability ended from the optimum was 0.004 after 60 rounds, and 0.002 after 120 (ppo: 60, with two updates
+    # each). The watch only warns: in a world of three answers all of them are alike.
     run = learn(
         world, tmp_path / method, method, feedback=[reward],
         kl=BETA, batch=16, K=4, max_tokens=1, watch="warn", **settings,
     )  # fmt: skip
     arms, rest = policy(run)
-    assert arms == pytest.approx(OPTIMUM, abs=0.005) and rest < 1e-3
+    assert arms == pytest.approx(OPTIMUM, abs=0.01) and rest < 1e-3

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.compare.world import Base, base_model, write_demonstrations, write_prompts
+from sparring.core.errors import RunError
 from sparring.data.demo.gold import gold
 from sparring.data.demo.grammar import readable
 from sparring.evaluation.intervals import Estimate, over_seeds
@@ -108,7 +109,11 @@ def _in_parallel(commands: list[list[str]]) -> None:
     """Run commands, one for each processor, each on one thread: threads that share processors wait for each other."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(lambda words: subprocess.run(words, check=True, env=environment), commands))
+        ended = list(pool.map(lambda words: subprocess.run(words, check=False, env=environment).returncode, commands))
+    if any(ended):
+        raise RunError(
+            f"{sum(map(bool, ended))} of {len(ended)} seeds did not finish; the same command goes on from there"
+        )
 
 
 def _results(plan: Plan, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

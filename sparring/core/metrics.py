@@ -276,7 +276,7 @@ _JUDGE = {
         meaning="mean score of fresh samples beside them", unit="logit", healthy="approaches judge_score_real"
     ),
     "judge_grad_norm": Metric(
-        meaning="length of the judge's gradient before clipping", unit="norm", healthy="steady", low=0.0
+        meaning="length of the judge's gradient before clipping", unit="norm", healthy="steady, without jumps", low=0.0
     ),
     "judge_steps": Metric(
         meaning="updates of the judge in this round",

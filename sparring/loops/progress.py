@@ -50,12 +50,16 @@ class Progress:
             self._live.update(self._task, completed=done, figures=text)
         elif time.monotonic() - self._last > QUIET_SECONDS or done == self.total:
             self._last = time.monotonic()
-            self._console.print(f"{self.what} {done}/{self.total}  {text}", highlight=False)
+            self._print(f"{self.what} {done}/{self.total}  {text}")
 
     def say(self, text: str) -> None:
         """Say one sentence above the bar."""
         if not self.quiet:
-            self._console.print(text, highlight=False)
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        # As it is: brackets in a prompt are no markup, and a path that was broken over two lines is no path.
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def note(text: str, *, quiet: bool) -> None:

@@ -54,11 +54,10 @@ class Rectangles:
         """
         if softcap is not None or dropout:
             raise NotImplementedError("attention with a soft cap or dropout")
-        packed = [x[0].transpose(0, 1) for x in (query, key, value)]
-        if torch.is_grad_enabled():
-            out = checkpoint(self._attend, *packed, scaling, use_reentrant=False, preserve_rng_state=False)
-        else:
-            out = self._attend(*packed, scaling)
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        if not torch.is_grad_enabled():
+            return self._attend(q, k, v, scaling)[None], None
+        out = checkpoint(self._attend, q, k, v, scaling, use_reentrant=False, preserve_rng_state=False)
         assert isinstance(out, Tensor)
         return out[None], None
 
