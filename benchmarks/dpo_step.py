@@ -5,7 +5,8 @@
 
 `step`: one step of DPO (K = 2; for K = 4 the sum of log-ratios stands in for a loss over a ranking): policy and
 reference forward, and backward, with the prompt computed once or once for each response. Time is the best of
-several interleaved runs, in CPU-seconds. Memory is the most that tensors held at once during one step, beyond the weights.
+several interleaved runs, in CPU-seconds. Memory is the most that tensors held at once during one step, beyond the
+weights.
 
 `pairs`: preference pairs per CPU-second, one whole step with the optimizer, 16 pairs of 128 + 64 tokens.
 
@@ -15,6 +16,7 @@ several interleaved runs, in CPU-seconds. Memory is the most that tensors held a
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -110,11 +112,13 @@ def step_table() -> None:
     print(f"DPO step, {PROMPT}+{RESPONSE} tokens, vocabulary {VOCABULARY}, 7M parameters, 16 prompts")
     print("  K  dense s  shared s  times faster   dense MB  shared MB  share of the memory")
     for K in (2, 4):
-        batch = rows(16, K)
-        seconds = best({n: lambda n=n: one_step(networks, batch, shared=n == "shared") for n in ("dense", "shared")}, 5)
-        grown = {n: peak_memory(networks, batch, shared=n == "shared") for n in seconds}
-        print(f"  {K}  {seconds['dense']:7.2f}  {seconds['shared']:8.2f}  {seconds['dense'] / seconds['shared']:12.2f}"
-              f"   {grown['dense'] / 1e6:8.0f}  {grown['shared'] / 1e6:9.0f}  {grown['shared'] / grown['dense']:19.2f}")  # fmt: skip
+        runs = {n: partial(one_step, networks, rows(16, K), shared=n == "shared") for n in ("dense", "shared")}
+        seconds = best(runs, 5)
+        grown = {n: peak_memory(networks, rows(16, K), shared=n == "shared") / 1e6 for n in runs}
+        print(
+            f"  {K}  {seconds['dense']:7.2f}  {seconds['shared']:8.2f}  {seconds['dense'] / seconds['shared']:12.2f}"
+            f"   {grown['dense']:8.0f}  {grown['shared']:9.0f}  {grown['shared'] / grown['dense']:19.2f}"
+        )
 
 
 class Live(TorchDispatchMode):
@@ -152,9 +156,8 @@ def pairs_line() -> None:
         optimizer.step()
 
     numbers = sum(p.numel() for p in networks.policy.trunk.lm.parameters())
-    print(
-        f"DPO, {numbers / 1e6:.1f}M parameters, 16 pairs, 32 bits: {16 / best({'step': run}, 3)['step']:.2f} pairs per CPU-second"
-    )
+    rate = 16 / best({"step": run}, 3)["step"]
+    print(f"DPO, {numbers / 1e6:.1f}M parameters, 16 pairs, 32 bits: {rate:.2f} pairs per CPU-second")
 
 
 def sampler_table() -> None:
@@ -184,9 +187,8 @@ def sampler_table() -> None:
 
         seconds = best({"theirs": theirs, "ours": ours}, 3)
         rates = {n: B * K * 64 / s for n, s in seconds.items()}
-        print(
-            f"  {B:7d} x {K}  {P:13d}  {rates['theirs']:12.0f}  {rates['ours']:8.0f}  {rates['ours'] / rates['theirs']:12.2f}"
-        )
+        faster = rates["ours"] / rates["theirs"]
+        print(f"  {B:7d} x {K}  {P:13d}  {rates['theirs']:12.0f}  {rates['ours']:8.0f}  {faster:12.2f}")
 
 
 if __name__ == "__main__":

@@ -200,8 +200,9 @@ def test_the_attention_of_the_model_is_its_own_again_afterwards():
         batch = nets.random_batch(0, B=2, K=2)
         states(trunk, batch)
         assert trunk.lm.config._attn_implementation == attention
+        layout = lay_out_packed(trunk, batch)
         with pytest.raises(IndexError):
-            read(trunk, replace(lay_out_packed(trunk, batch), ids=torch.full((1, batch.mask.sum() + 99), nets.V)))
+            read(trunk, replace(layout, ids=torch.full_like(layout.ids, nets.V)))
         assert trunk.lm.config._attn_implementation == attention
 
 
