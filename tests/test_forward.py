@@ -255,6 +255,21 @@ def test_a_value_loss_does_not_reach_the_policy_and_shares_its_pass():
     assert critic.head.weight.grad is not None and all(p.grad is None for p in trunk.lm.parameters())
 
 
+def test_packed_tokens_in_sixteen_bits_differ_from_32_bits_by_rounding_only():
+    for name in ("gpt2", "llama", "neox"):
+        trunk = nets.trunk(name)
+        batch = nets.random_batch(2, B=3, K=3)
+        found = []
+        for enabled in (False, True):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                seen = states(trunk, batch)
+            found.append((seen.before, *gradients(trunk, seen.before, seen.last)))
+        for exact, rounded in zip(*found, strict=True):
+            if exact is not None:
+                apart = float((exact - rounded).detach().norm() / exact.detach().norm())
+                assert apart < 0.05, f"{name}: {apart}"
+
+
 def test_scores_and_values_have_32_bits_also_under_autocast():
     trunk = nets.trunk("llama")
     network = Network(trunk=trunk, head=scalar_head(trunk, 0))

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,29 +49,15 @@ class Rectangles:
     ) -> tuple[Float[Tensor, "1 N H E"], None]:
         """Attend as the layers of transformers ask for it; H query heads share G heads of keys and values.
 
-        An architecture that asks for more than this, in words that are not here, is not understood (TypeError).
+        An architecture that asks for more than this, in words that are not here, is not understood (TypeError). Heads
+        compute in the number format of the masks.
         """
         if softcap is not None or dropout:
             raise NotImplementedError("attention with a soft cap or dropout")
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        if not torch.is_grad_enabled():
-            return self._attend(q, k, v, scaling)[None], None
-        out = checkpoint(self._attend, q, k, v, scaling, use_reentrant=False, preserve_rng_state=False)
+        out = _Attention.apply(q, k, v, self, scaling)
         assert isinstance(out, Tensor)
         return out[None], None
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Float[Tensor, "N H E"]:
-        (B, _, _, P), (M, _, T, _) = self.prompt_mask.shape, self.response_mask.shape
-        n = len(self.prompt_places)
-        asked = _spread(query[:n], self.prompt_places, B, P), _spread(query[n:], self.response_places, M, T)
-        first, second = [], []
-        for x in (key, value):
-            prompt, own = _spread(x[:n], self.prompt_places, B, P), _spread(x[n:], self.response_places, M, T)
-            first.append(prompt)
-            second.append(torch.cat([prompt[:, None].expand(B, M // B, *prompt.shape[1:]).flatten(0, 1), own], 1))
-        at_prompt = _attention(asked[0], first[0], first[1], self.prompt_mask, scaling)
-        at_response = _attention(asked[1], second[0], second[1], self.response_mask, scaling)
-        return torch.cat([_Take.apply(at_prompt, self.prompt_places), _Take.apply(at_response, self.response_places)])
 
 
 def rectangles(prompt_mask: Bool[Tensor, "B P"], mask: Bool[Tensor, "B K T"], dtype: torch.dtype) -> Rectangles:
@@ -96,33 +81,72 @@ def additive(seen: Bool[Tensor, "*any"], dtype: torch.dtype) -> Float[Tensor, "*
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
-    """Attend within rectangles of rows, tokens, heads and numbers."""
-    shared_by = query.shape[2] // key.shape[2]
-    if shared_by > 1:
-        key, value = key.repeat_interleave(shared_by, 2), value.repeat_interleave(shared_by, 2)
-    turned = [x.transpose(1, 2) for x in (query, key, value)]
-    return scaled_dot_product_attention(*turned, attn_mask=mask, scale=scaling).transpose(1, 2)
-
-
-def _spread(packed: Float[Tensor, "n H D"], places: Int[Tensor, " n"], rows: int, width: int) -> Tensor:
-    """Put packed tokens into their places in a rectangle, zeros elsewhere."""
-    out = packed.new_zeros(rows * width, *packed.shape[1:])
-    return out.index_copy(0, places, packed).view(rows, width, *packed.shape[1:])
-
-
-class _Take(torch.autograd.Function):
-    """Take the packed tokens out of a rectangle; each is taken once, so the way back is a copy and no sum."""
+class _Attention(torch.autograd.Function):
+    """From packed queries, keys and values to packed results; only these are kept for the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        ctx.shape = x.shape
-        return x.flatten(0, 1)[places]
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, where: Rectangles, scaling: float | None) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.where, ctx.scaling = where, scaling
+        at_prompt, at_response = _attend(where, _lay_out(where, q, k, v), scaling)
+        return _take(where, at_prompt, at_response)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        (places,) = ctx.saved_tensors
-        rows, width, *rest = ctx.shape
-        return grad.new_zeros(rows * width, *rest).index_copy_(0, places, grad).view(ctx.shape), None
+        where, n = ctx.where, len(ctx.where.prompt_places)
+        q, k, v = ctx.saved_tensors
+        parts = [x.requires_grad_() for x in _lay_out(where, q, k, v)]
+        (B, _, _, P), (M, _, T, _) = where.prompt_mask.shape, where.response_mask.shape
+        with torch.enable_grad():
+            found = _attend(where, parts, ctx.scaling)
+        grad = grad.to(where.prompt_mask.dtype)
+        pulls = _put(grad[:n], where.prompt_places, B, P), _put(grad[n:], where.response_places, M, T)
+        grads = torch.autograd.grad(found, parts, pulls)
+        out = [_take(where, grads[0], grads[3]).to(q.dtype)]
+        for x, at_prompt, at_both in ((k, grads[1], grads[4]), (v, grads[2], grads[5])):
+            asked = at_both[:, :P].unflatten(0, (B, M // B)).sum(1)  # what the responses want of their prompt
+            out.append(_take(where, at_prompt + asked, at_both[:, P:]).to(x.dtype))
+        return *out, None, None
+
+
+def _lay_out(where: Rectangles, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    """Queries, keys and values of the prompts, and of the responses, whose keys and values begin with the prompt's."""
+    (B, _, _, P), (M, _, T, _) = where.prompt_mask.shape, where.response_mask.shape
+    n, dtype = len(where.prompt_places), where.prompt_mask.dtype
+    packed = [x.detach().to(dtype) for x in (q, k, v)]
+    prompts = [_put(x[:n], where.prompt_places, B, P) for x in packed]
+    responses = [_put(x[n:], where.response_places, M, T) for x in packed]
+    for i in (1, 2):
+        both = prompts[i].new_empty(M, P + T, *prompts[i].shape[2:])
+        both[:, :P].unflatten(0, (B, M // B)).copy_(prompts[i][:, None].expand(B, M // B, *prompts[i].shape[1:]))
+        both[:, P:] = responses[i]
+        responses[i] = both
+    return prompts + responses
+
+
+def _attend(where: Rectangles, parts: list[Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
+    """Attend within both rectangles; each part is rows, tokens, heads and numbers."""
+    at_prompt = _attend_within(parts[0], parts[1], parts[2], where.prompt_mask, scaling)
+    return at_prompt, _attend_within(parts[3], parts[4], parts[5], where.response_mask, scaling)
+
+
+def _attend_within(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+    shared_by = q.shape[2] // k.shape[2]
+    if shared_by > 1:
+        k, v = k.repeat_interleave(shared_by, 2), v.repeat_interleave(shared_by, 2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).transpose(1, 2)
+
+
+def _put(packed: Tensor, places: Int[Tensor, " n"], rows: int, width: int) -> Tensor:
+    """Put packed tokens into their places in a rectangle, zeros elsewhere; without padding nothing moves."""
+    if len(places) < rows * width:
+        packed = packed.new_zeros(rows * width, *packed.shape[1:]).index_copy_(0, places, packed)
+    return packed.unflatten(0, (rows, width)).detach()
+
+
+def _take(where: Rectangles, prompts: Tensor, responses: Tensor) -> Tensor:
+    """Take the packed tokens out of their rectangles again."""
+    pairs = (prompts.flatten(0, 1), where.prompt_places), (responses.flatten(0, 1), where.response_places)
+    return torch.cat([x if len(places) == len(x) else x[places] for x, places in pairs])
