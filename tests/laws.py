@@ -18,7 +18,11 @@ from sparring.core.registry import knobs, needs, welcomes
 K_OF = {"demonstration": 1, "rating": 1, "preference": 2, "ranking": 4, "prompt": 4}
 LIVE = ("token_logps", "values", "scores")  # what a network produces while it is trained
 COMPUTED = {"mask", "token_logps", "ref_token_logps", "old_token_logps", "values", "old_values"}
-NEUTRAL = {"margin": 0.0, "label": 1.0}  # what the glossary says an absent signal means
+NEUTRAL = {  # what the glossary says an absent signal means
+    "margin": torch.zeros_like,
+    "label": torch.ones_like,
+    "ratings": lambda x: torch.arange(x.shape[1] - 1, -1, -1).to(x).expand(x.shape),
+}
 
 
 def signals(cls, B=4, T=7, seed=0, *, equal=False, names=None, dtype=torch.double):
@@ -29,7 +33,8 @@ def signals(cls, B=4, T=7, seed=0, *, equal=False, names=None, dtype=torch.doubl
     for name, signal in SIGNALS.items():
         shape = [size[axis] for axis in signal.axes.split()]
         x = torch.randn(shape, generator=g, dtype=torch.double).to(dtype)
-        full.setdefault(name, {"nats": -x.abs(), "probability": torch.sigmoid(x)}.get(signal.unit, x))
+        known = {"nats": -x.abs(), "nats of KL": x.abs(), "probability": torch.sigmoid(x), "mark": _best_first(x)}
+        full.setdefault(name, known.get(signal.unit, x))
     if equal:
         full["ref_token_logps"] = full["old_token_logps"] = full["token_logps"].clone()
     return {n: full[n] for n in names or asked(cls.loss)}
@@ -93,7 +98,8 @@ def law_finite_far_away(m):
     """Loss and gradient stay finite when a model is very sure, and very wrong."""
     if type(m).data == "prompt":
         return  # a ratio of probabilities has no bound, and clipping is the method's own
-    x = {n: v if v.dtype == torch.bool or n in NEUTRAL else v * 1e5 for n, v in signals(type(m)).items()}
+    kept = ("mask", "margin", "label")
+    x = {n: v if n in kept else v * 1e5 for n, v in signals(type(m)).items()}
     loss, grads = gradient(m, x)
     assert loss.total.isfinite().all() and all(g.isfinite().all() for g in grads.values())
 
@@ -144,7 +150,8 @@ def law_every_signal_counts(m):
         base = _outcome(equation, x)
         for n, v in x.items():
             step = torch.linspace(-0.3, 0.3, v.numel(), dtype=torch.double).view(v.shape)
-            moved = _outcome(equation, {**x, n: ~v if v.dtype == torch.bool else v + step})
+            other = ~v if v.dtype == torch.bool else 1 - v if n == "ratings" else v + step
+            moved = _outcome(equation, {**x, n: other})
             assert _differ(base, moved), f"{n} has no effect on {equation.__name__}"
 
 
@@ -153,8 +160,22 @@ def law_absent_means_neutral(m):
     x = signals(type(m))
     for n in welcomes(m.loss):
         without = m.loss(**{k: v for k, v in x.items() if k != n})
-        neutral = m.loss(**{**x, n: torch.full_like(x[n], NEUTRAL[n])})
-        assert torch.allclose(without.total, neutral.total), f"without {n} it is not as with {n} = {NEUTRAL[n]}"
+        neutral = m.loss(**{**x, n: NEUTRAL[n](x[n])})
+        assert torch.allclose(without.total, neutral.total), f"without {n} it is not as with {NEUTRAL[n](x[n])}"
+
+
+def law_missing_responses(m):
+    """A ranking may be shorter than others of its batch: responses that are not there change nothing."""
+    if type(m).data != "ranking":
+        return
+    x = signals(type(m)) | {"mask": signals(type(m), names=["mask"])["mask"]}
+    holes = {n: torch.cat([v, torch.zeros_like(v[:, :1])], 1) for n, v in x.items()}
+    holes |= {n: torch.cat([x[n], torch.full_like(x[n][:, :1], 7.0)], 1) for n in ("scores", "ratings") if n in x}
+    for absent in ((), ("ratings",)):
+        a, b = (m.loss(**{n: v for n, v in y.items() if n not in absent}) for y in (x, holes))
+        assert torch.allclose(a.total, b.total) and torch.allclose(a.weight, b.weight)
+    _, grads = gradient(m, holes)
+    assert all(g.isfinite().all() and not g[:, -1].any() for g in grads.values())
 
 
 def law_every_knob_counts(m):
@@ -174,7 +195,7 @@ def law_every_knob_counts(m):
 def law_direction(m):
     """A small step down the loss raises what should rise."""
     kind, x = type(m).data, signals(type(m), equal=True)
-    x |= {n: torch.full_like(x[n], NEUTRAL[n]) for n in NEUTRAL if n in x}
+    x |= {n: NEUTRAL[n](x[n]) for n in NEUTRAL if n in x and kind != "rating"}
     down = {n: -g for n, g in gradient(m, x)[1].items()}
     if kind == "prompt":
         mask = x["mask"]
@@ -183,6 +204,8 @@ def law_direction(m):
     up = down["token_logps"].where(x["mask"], 0.0).sum(-1) if "token_logps" in down else down["scores"]
     if kind == "demonstration":
         assert (up > 0).all()
+    elif kind == "rating":
+        assert torch.equal(up > 0, x["ratings"] > 0.5) and (up != 0).all()
     else:
         assert (up[:, 0] > up[:, -1]).all(), "the best response must gain on the worst"
 
@@ -230,6 +253,13 @@ def law_short(m):
     """An offline loss fits on a page: 60 lines, docstring included."""
     lines = len(Path(sys.modules[type(m).__module__].__file__).read_text().splitlines())
     assert type(m).data == "prompt" or lines <= 60, f"{lines} lines"
+
+
+def _best_first(x):
+    """Marks: falling along a ranking; single responses are good and bad by turns."""
+    if x.dim() < 2:
+        return x
+    return torch.arange(len(x)).to(x)[:, None] % 2 if x.shape[1] == 1 else x.sort(1, descending=True).values
 
 
 def _padded(v):

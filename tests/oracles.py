@@ -24,6 +24,118 @@ def reward_model(m, *, scores, margin=0.0, label=1.0):
     return -label * log(better) - (1 - label) * log(1 - better) + m.centring * (scores[0] + scores[1]) ** 2, 1
 
 
+def ipo(m, *, token_logps, ref_token_logps, label=1.0):
+    ratio = [
+        sum(a - b for a, b in zip(token_logps[k], ref_token_logps[k], strict=True))
+        / (len(token_logps[k]) if m.average == "mean" else 1)
+        for k in (0, 1)
+    ]
+    z, target = ratio[0] - ratio[1], 0.5 / m.beta
+    return label * (z - target) ** 2 + (1 - label) * (-z - target) ** 2, 1
+
+
+def simpo(m, *, token_logps, label=1.0):
+    r = [m.beta * sum(row) / len(row) for row in token_logps]
+    right = 1 / (1 + exp(-(r[0] - r[1] - m.gamma)))
+    return -label * log(right) - (1 - label) * log(1 - right), 1
+
+
+def orpo(m, *, token_logps):
+    s = [sum(row) / len(row) for row in token_logps]
+    odds = [exp(x) / (1 - exp(x)) for x in s]
+    ratio = odds[0] / odds[1]
+    return -s[0] - m.beta * log(ratio / (1 + ratio)), 1
+
+
+def kto(m, *, token_logps, ref_token_logps, batch_kl, ratings):
+    r = sum(token_logps[0]) - sum(ref_token_logps[0])
+    if ratings[0] > 0.5:
+        return m.good_weight * (1 - 1 / (1 + exp(-m.beta * (r - batch_kl)))), 1
+    return m.bad_weight * (1 - 1 / (1 + exp(-m.beta * (batch_kl - r)))), 1
+
+
+def listwise_dpo(m, *, token_logps, ref_token_logps, ratings=None):
+    h = [m.beta * (sum(a) - sum(b)) for a, b in zip(token_logps, ref_token_logps, strict=True)]
+    lost = _plackett_luce(h)[:1] if m.mode == "top_1" else _plackett_luce(h)
+    return sum(lost) / (len(lost) if m.stages == "mean" else 1), 1
+
+
+def rso(m, *, token_logps, ref_token_logps, label=1.0):
+    s = [sum(row) for row in token_logps]
+    if m.form != "hinge":
+        s = [a - sum(b) for a, b in zip(s, ref_token_logps, strict=True)]
+    z = m.gamma * (s[0] - s[1])
+    if m.form == "sigmoid_norm":
+        right = 1 / (1 + exp(-z))
+        return -label * log(right) - (1 - label) * log(1 - right), 1
+    return label * max(0, 1 - z) + (1 - label) * max(0, 1 + z), 1
+
+
+def slic(m, *, token_logps, ratings):
+    s = [sum(row) for row in token_logps]
+    if m.form == "expected":
+        p = [exp(x - max(s)) for x in s]
+        cost = -sum(a * b for a, b in zip(p, ratings, strict=True)) / sum(p)
+    else:
+        costs = []
+        for i in range(len(s)):
+            for j in range(i + 1, len(s)):
+                lead = {"rank": 1, "margin": ratings[i] - ratings[j], "list": j - i}[m.form]
+                costs.append(max(0, m.margin * lead - s[i] + s[j]))
+        cost = sum(costs) / len(costs)
+    return cost - m.nll_weight * s[0], 1
+
+
+def rrhf(m, *, token_logps, ratings):
+    length = [len(row) for row in token_logps]
+    by = length if m.by == "mean" else [max(length)] * len(length)
+    p = [sum(row) / n for row, n in zip(token_logps, by, strict=True)]
+    rank = sum(max(0, p[j] - p[i]) for i in range(len(p)) for j in range(len(p)) if ratings[i] > ratings[j])
+    best = ratings.index(max(ratings))
+    return m.rank_weight * rank - (sum(token_logps[best]) if m.by == "mean" else p[best]), 1
+
+
+def pro(m, *, token_logps, ratings):
+    s = [sum(row) / len(row) for row in token_logps]
+    total = 0.0
+    for k in range(len(s) - 1):
+        T = [1.0 if m.temperature == "none" else ratings[k] - r for r in ratings]
+        own = max(T[k + 1 :])
+        total += log(exp(s[k] * own) + sum(exp(s[i] * T[i]) for i in range(k + 1, len(s)))) - s[k] * own
+    return total - m.nll_weight * (len(s) - 1) ** 2 * sum(token_logps[0]), 1
+
+
+def cpl(m, *, token_logps, label=1.0):
+    f = [sum(m.alpha * m.gamma**t * x for t, x in enumerate(row)) for row in token_logps]
+    return _conservative(f, m.lam, label) - m.bc_weight * sum(token_logps[0]), 1
+
+
+def cpl_kl(m, *, token_logps, ref_token_logps, label=1.0):
+    f = [
+        sum(m.alpha * m.gamma**t * (a - b) for t, (a, b) in enumerate(zip(row, ref, strict=True)))
+        for row, ref in zip(token_logps, ref_token_logps, strict=True)
+    ]
+    return _conservative(f, m.lam, label), 1
+
+
+def ranking_reward_model(m, *, scores, ratings):
+    if m.form == "pairs":
+        lost = [-log(1 / (1 + exp(b - a))) for i, a in enumerate(scores) for b in scores[i + 1 :]]
+        return sum(lost) / len(lost), 1
+    lost = _plackett_luce(scores)
+    return lost[0] if m.form == "top_1" else sum(lost), 1
+
+
+def _plackett_luce(h):
+    return [-log(exp(h[k]) / sum(exp(x) for x in h[k:])) for k in range(len(h) - 1)]
+
+
+def _conservative(f, lam, label):
+    first = exp(f[0]) / (exp(f[0]) + exp(lam * f[1]))
+    second = exp(f[1]) / (exp(f[1]) + exp(lam * f[0]))
+    return -label * log(first) - (1 - label) * log(second)
+
+
 def reinforce(m, *, token_logps, advantages):
     total = 0.0
     for logps, credits in zip(token_logps, advantages, strict=True):

@@ -9,7 +9,7 @@ from sparring.methods import get, load_all
 from tests.laws import asked, gradient, signals
 
 load_all()
-PAIRWISE = ["dpo", "reward_model"]
+PAIRWISE = ["dpo", "reward_model", "ipo", "rso", "cpl", "cpl_kl"]  # antisymmetric, with a label
 
 
 def totals(name, x, **knobs):
@@ -133,3 +133,98 @@ def test_sft_is_reinforce_with_every_advantage_one():
     x = signals(get("sft"))
     y = x | {"advantages": torch.ones_like(x["token_logps"])}
     assert torch.equal(get("sft")().loss(**x).total, get("reinforce")().loss(**y).total)
+
+
+def pairs_only(x):
+    """The first two responses of every ranking."""
+    return {n: v[:, :2] for n, v in x.items() if n != "ratings"}
+
+
+def test_a_ranking_of_two_is_a_pair():
+    x = pairs_only(signals(get("listwise_dpo")))
+    dpo = totals("dpo", x, beta=0.3)
+    for knobs in ({}, {"mode": "top_1"}, {"stages": "mean"}):
+        assert torch.allclose(totals("listwise_dpo", x, beta=0.3, **knobs), dpo, rtol=1e-12)
+
+
+def test_a_ranking_of_two_scores_is_the_pairwise_reward_model():
+    x = pairs_only(signals(get("ranking_reward_model")))
+    for form in ("pairs", "plackett_luce", "top_1"):
+        got = totals("ranking_reward_model", x, form=form)
+        assert torch.allclose(got, totals("reward_model", {"scores": x["scores"]}), rtol=1e-12)
+
+
+def test_listwise_dpo_is_a_ranking_reward_model_whose_scores_are_the_implied_rewards():
+    x = signals(get("listwise_dpo"))
+    scores = 0.3 * (x["token_logps"] - x["ref_token_logps"]).where(x["mask"], 0.0).sum(-1)
+    y = {"scores": scores, "mask": x["mask"], "ratings": x["ratings"]}
+    for mode, form in (("full", "plackett_luce"), ("top_1", "top_1")):
+        assert torch.allclose(
+            totals("listwise_dpo", x, beta=0.3, mode=mode), totals("ranking_reward_model", y, form=form)
+        )
+
+
+def test_rso_with_the_samplers_temperature_is_dpo():
+    x = signals(get("rso"))
+    assert torch.allclose(totals("rso", x, gamma=0.3), totals("dpo", x, beta=0.3), rtol=1e-12)
+
+
+def test_rso_hinge_is_slic_with_the_margin_turned_into_a_slope():
+    x = signals(get("rso"), names=["token_logps", "ref_token_logps", "mask"])
+    y = {n: x[n] for n in ("token_logps", "mask")}
+    assert torch.allclose(
+        totals("rso", x, gamma=0.3, form="hinge"), 0.3 * totals("slic", y, margin=1 / 0.3, nll_weight=0.0)
+    )
+
+
+def test_cpl_kl_without_its_conservatism_is_dpo():
+    x = signals(get("cpl_kl"))
+    assert torch.allclose(totals("cpl_kl", x, alpha=0.3, lam=1.0), totals("dpo", x, beta=0.3), rtol=1e-12)
+
+
+def test_cpl_is_cpl_kl_with_a_reference_that_finds_everything_equally_likely():
+    x = signals(get("cpl_kl"))
+    x["ref_token_logps"] = torch.zeros_like(x["ref_token_logps"])
+    y = {n: v for n, v in x.items() if n != "ref_token_logps"}
+    assert torch.allclose(totals("cpl_kl", x, alpha=0.2, lam=0.6), totals("cpl", y, alpha=0.2, lam=0.6))
+
+
+def test_simpo_without_its_lead_is_dpo_on_mean_log_probabilities_without_a_reference():
+    x = signals(get("simpo"))
+    n = x["mask"].sum(-1, keepdim=True)
+    y = x | {"token_logps": x["token_logps"] / n, "ref_token_logps": torch.zeros_like(x["token_logps"])}
+    assert torch.allclose(totals("simpo", x, beta=2.0, gamma=0.0), totals("dpo", y, beta=2.0))
+
+
+def test_pro_without_temperatures_on_single_tokens_is_plackett_luce_on_log_probabilities():
+    x = signals(get("pro"), names=["token_logps", "mask", "ratings"])
+    x["mask"] = torch.arange(7).expand(x["mask"].shape) == 0
+    y = {"scores": x["token_logps"][..., 0], "mask": x["mask"], "ratings": x["ratings"]}
+    got = totals("pro", x, temperature="none", nll_weight=0.0)
+    assert torch.allclose(got, totals("ranking_reward_model", y, form="plackett_luce"))
+
+
+def test_rrhf_ranks_as_slic_does_on_single_tokens_without_a_margin():
+    x = signals(get("rrhf"))
+    x["mask"] = torch.arange(7).expand(x["mask"].shape) == 0
+    best, pairs = x["token_logps"][:, 0, 0], 4 * 3 / 2  # rrhf adds pairs up, slic averages them
+    slic = totals("slic", x, margin=0.0, nll_weight=0.0)
+    assert torch.allclose(totals("rrhf", x) + best, pairs * slic)
+
+
+def test_orpo_without_its_odds_ratio_is_fine_tuning_on_the_chosen_response():
+    x = signals(get("orpo"))
+    chosen = {n: v[:, :1] for n, v in x.items()}
+    sft = get("sft")().loss(**chosen)
+    assert torch.allclose(totals("orpo", x, beta=0.0), sft.total / sft.weight)
+
+
+RANKINGS = ["listwise_dpo", "slic", "rrhf", "pro", "ranking_reward_model"]
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_equals_may_stand_in_any_order(name):
+    x = signals(get(name))
+    x["ratings"] = torch.tensor([[2.0, 1.0, 1.0, 0.0]] * 4).double()
+    order = [0, 2, 1, 3]
+    assert torch.allclose(totals(name, x), totals(name, {n: v[:, order] for n, v in x.items()}))

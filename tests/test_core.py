@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from sparring.core.errors import (
 from sparring.core.glossary import SIGNALS
 from sparring.core.loss import Loss, add, figures, per_prompt, tally
 from sparring.core.metrics import METRICS
+from sparring.core.rank import better
 from sparring.core.records import KINDS, Demonstration, Preference, Prompt, Ranking, Rating
 
 
@@ -47,18 +49,28 @@ def test_averages_of_parts_of_different_size_are_divided_once():
     assert figures(add([tally(long), tally(short)])) == {"loss": pytest.approx(93 / 12)}  # not (10 + 1) / 2
 
 
-def test_the_reward_of_ordered_responses_is_counted_between_neighbours():
-    reward = torch.tensor([[3.0, 2.0, 1.0], [1.0, 1.0, 5.0]])  # all right; a tie and a mistake
+def test_rewards_are_compared_for_all_pairs_and_every_prompt_weighs_the_same():
+    # pairs (0,1) (0,2) (1,2): all right, gaps 1 2 1; then a tie and two mistakes, gaps 0 -4 -4
+    reward = torch.tensor([[3.0, 2.0, 1.0], [1.0, 1.0, 5.0]])
     got = figures(tally(per_prompt(torch.tensor([1.0, 3.0]), reward)))
     assert got == pytest.approx(
         {
             "loss": 2.0,
-            "reward_accuracy": (1 + 0.25) / 2,
-            "reward_margin": (2 - 4) / 2,
-            "reward_best": 2.0,
-            "reward_worst": 3.0,
+            "reward_accuracy": (1 + 0.5 / 3) / 2,
+            "reward_margin": (4 / 3 - 8 / 3) / 2,
+            "reward_best": (8 / 3 + 1) / 2,
+            "reward_worst": (4 / 3 + 11 / 3) / 2,
         }
     )
+
+
+def test_responses_that_are_equal_or_not_there_are_not_compared():
+    # of three responses the last is not there and the first two are equal; the other prompt has one pair, 4 above 1
+    marks, here = torch.tensor([[2.0, 2.0, 0.0], [2.0, 1.0, 0.0]]), torch.tensor([[True, True, False]] * 2)
+    reward = torch.tensor([[9.0, 1.0, 0.0], [4.0, 1.0, 0.0]])
+    got = figures(tally(replace(per_prompt(torch.zeros(2), reward), pairs=better(marks, here))))
+    want = {"loss": 0.0, "reward_accuracy": 1.0, "reward_margin": 3.0, "reward_best": 4.0, "reward_worst": 1.0}
+    assert got == want
 
 
 def test_a_reward_of_one_response_has_no_order_to_be_right_about():

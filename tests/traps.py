@@ -178,6 +178,45 @@ class AveragesEachResponse:
         return per_prompt(-masked_mean(token_logps, mask).sum(-1))
 
 
+@trap(None, data="ranking", oracle="listwise_dpo")  # a thesis prints the first response for the k-th in its equation
+class PrintsTheFirstForTheKth:
+    beta: float = knob(0.1, "a knob of a trap")
+    mode, stages = "full", "sum"
+
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK) -> Loss:
+        h = self.beta * masked_sum(token_logps - ref_token_logps, mask)
+        here = mask.any(-1)
+        lost = torch.zeros_like(h[:, 0])
+        for k in range(h.shape[1] - 1):
+            worse = (h[:, k + 1 :] - h[:, :1]).masked_fill(~here[:, k + 1 :], -torch.inf)
+            lost = lost + torch.cat([torch.zeros_like(h[:, :1]), worse], 1).logsumexp(-1)
+        return per_prompt(lost)
+
+
+@trap("finite_far_away", data="ranking")  # PRO's official code: the log of a sum of exps, with a small number added
+class AddsUpExponentials:
+    def loss(self, token_logps: BKT, mask: MASK, ratings: Float[Tensor, "B K"]) -> Loss:
+        s = masked_mean(token_logps, mask)
+        own = (s[:, 0] * (ratings[:, 0] - ratings[:, -1])).exp()
+        rivals = (s[:, 1:] * (ratings[:, :1] - ratings[:, 1:])).exp().sum(-1)
+        return per_prompt(-(own / (own + rivals + 1e-10)).log())
+
+
+@trap("missing_responses", data="ranking")  # the worst response is taken to be the last of the tensor
+class TakesTheLastForTheWorst:
+    def loss(self, token_logps: BKT, mask: MASK) -> Loss:
+        s = masked_sum(token_logps, mask)
+        return per_prompt(-logsigmoid(s[:, 0] - s[:, -1]))
+
+
+@trap("micro_batches", data="rating")  # KTO with the baseline taken from whatever shares the micro-batch
+class TakesTheBaselineFromTheMicroBatch:
+    def loss(self, token_logps: BKT, ref_token_logps: BKT, mask: MASK, ratings: Float[Tensor, "B K"]) -> Loss:
+        ratio = masked_sum(token_logps - ref_token_logps, mask)[:, 0]
+        gain = 0.1 * (ratio - ratio.mean().clamp(min=0))
+        return per_prompt(torch.sigmoid(torch.where(ratings[:, 0] > 0.5, -gain, gain)))
+
+
 class Sampled:
     """Knobs and credit for traps in a PPO loss."""
 

@@ -69,6 +69,13 @@ def every_token(advantages: Float[Tensor, "B K"], mask: Bool[Tensor, "B K T"]) -
     return advantages[..., None].where(mask, 0.0)
 
 
+def discounted(x: Float[Tensor, "B K T"], mask: Bool[Tensor, "B K T"], gamma: float) -> Float[Tensor, "B K"]:
+    """Sum over the tokens of a response, each worth gamma times the one before it."""
+    if gamma == 1:
+        return masked_sum(x, mask)
+    return masked_sum(x * gamma ** torch.arange(x.shape[-1]).to(x), mask)
+
+
 def gae(
     rewards: Float[Tensor, "B K T"],
     values: Float[Tensor, "B K T"],

@@ -32,5 +32,15 @@ SIGNALS = {
     "returns": Signal(axes="B K T", unit="reward", meaning="observed return from each token on"),
     "scores": Signal(axes="B K", unit="reward", meaning="one number per response, from feedback or from a scalar head"),
     "margin": Signal(axes="B", unit="reward", meaning="how much better the chosen response was rated, 0 if not said"),
+    "ratings": Signal(
+        axes="B K",
+        unit="mark",
+        meaning="the data's own mark of each response, best first; one apart from best to worst if not said",
+    ),
+    "batch_kl": Signal(
+        axes="B",
+        unit="nats of KL",
+        meaning="mean log-ratio to the reference of responses to other prompts of the batch, at least 0",
+    ),
     "label": Signal(axes="B", unit="probability", meaning="how likely the chosen response is better, 1 if not said"),
 }

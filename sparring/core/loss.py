@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -16,12 +16,15 @@ class Loss:
     token loss). The loop sums both over micro-batches and processes, then divides once.
 
     `reward` is what the method believes each response is worth, if it believes anything; margins and
-    accuracies are computed from it in one place, the same way for every method.
+    accuracies are computed from it in one place, the same way for every method. `pairs` says for each
+    ordered pair whether the first was marked better; the loop adds it, and None means that all responses
+    are there, best first.
     """
 
     total: Float[Tensor, " B"]
     weight: Float[Tensor, " B"]
     reward: Float[Tensor, "B K"] | None = None
+    pairs: Bool[Tensor, "B K K"] | None = None
 
 
 Tally = dict[str, tuple[float, float]]
@@ -34,19 +37,30 @@ def per_prompt(total: Float[Tensor, " B"], reward: Float[Tensor, "B K"] | None =
 
 
 def tally(loss: Loss) -> Tally:
-    """Count one micro-batch: the loss, and how well the implied reward agrees with the order of the responses."""
+    """Count one micro-batch: the loss, and how well the implied reward agrees with the order of the responses.
+
+    Every prompt with a pair to compare weighs the same, however many pairs it has.
+    """
     row = {"loss": (float(loss.total.detach().sum()), float(loss.weight.sum()))}
-    if loss.reward is not None and loss.reward.shape[1] > 1:
-        reward = loss.reward.detach()
-        first, last, prompts = reward[:, 0], reward[:, -1], float(len(reward))
-        neighbours = (reward[:, :-1] > reward[:, 1:]).double() + 0.5 * (reward[:, :-1] == reward[:, 1:]).double()
-        row |= {
-            "reward_accuracy": (float(neighbours.mean(-1).sum()), prompts),
-            "reward_margin": (float((first - last).sum()), prompts),
-            "reward_best": (float(first.sum()), prompts),
-            "reward_worst": (float(last.sum()), prompts),
-        }
-    return row
+    if loss.reward is None or loss.reward.shape[1] == 1:
+        return row
+    reward = loss.reward.detach().double()
+    pairs = _best_first(reward) if loss.pairs is None else loss.pairs
+    compared = pairs.sum((-1, -2))
+    gap = reward[:, :, None] - reward[:, None, :]
+    found = {
+        "reward_accuracy": ((gap.sign() + 1) / 2).where(pairs, 0.0).sum((-1, -2)),
+        "reward_margin": gap.where(pairs, 0.0).sum((-1, -2)),
+        "reward_best": (reward[:, :, None] * pairs).sum((-1, -2)),
+        "reward_worst": (reward[:, None, :] * pairs).sum((-1, -2)),
+    }
+    prompts = float((compared > 0).sum())
+    return row | {name: (float((x / compared.clamp(min=1)).sum()), prompts) for name, x in found.items()}
+
+
+def _best_first(reward: Float[Tensor, "B K"]) -> Bool[Tensor, "B K K"]:
+    B, K = reward.shape
+    return torch.ones(K, K, dtype=torch.bool, device=reward.device).triu(1).expand(B, K, K)
 
 
 def add(tallies: list[Tally]) -> Tally:

@@ -15,6 +15,17 @@ def masked_mean(x: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"]) -> Float[T
     return masked_sum(x, mask) / mask.sum(-1).clamp(min=1)
 
 
+def exists(mask: Bool[Tensor, "B K T"]) -> Bool[Tensor, "B K"]:
+    """Tell which responses there are; a shorter ranking has fewer than the batch has room for."""
+    return mask.any(-1)
+
+
+def places(mask: Bool[Tensor, "B K T"]) -> Float[Tensor, "B K"]:
+    """Mark responses by their place, one apart, the last one 0: what marks mean where the data gives none."""
+    here = exists(mask)
+    return (here.sum(-1, keepdim=True) - here.cumsum(-1)).where(here, 0).double()
+
+
 def whiten(x: Float[Tensor, "*B"], mask: Bool[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """Shift and scale so that the unmasked entries have mean 0 and (population) standard deviation 1.
 

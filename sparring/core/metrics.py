@@ -74,17 +74,21 @@ _ORDERED = {
         high=0.98,
     ),
     "reward_margin": Metric(
-        meaning="reward of the best response minus that of the worst",
+        meaning="reward of the better response of a pair minus that of the worse",
         unit="reward",
         healthy="positive and growing slowly",
         low=0.0,
     ),
     "reward_best": Metric(
-        meaning="reward of the chosen response",
+        meaning="reward of the chosen response; of a ranking, of the better ones of all pairs",
         unit="reward",
         healthy="about 0 at the start; for DPO it may fall, more slowly than reward_worst",
     ),
-    "reward_worst": Metric(meaning="reward of the rejected response", unit="reward", healthy="falls below reward_best"),
+    "reward_worst": Metric(
+        meaning="reward of the rejected response; of a ranking, of the worse ones of all pairs",
+        unit="reward",
+        healthy="falls below reward_best",
+    ),
     "eval_reward_margin": Metric(
         meaning="reward_margin on held-out records",
         unit="reward",

@@ -44,6 +44,7 @@ class Batch:
     mask: Bool[Tensor, "B K T"]
     margin: Float[Tensor, " B"] | None = None
     label: Float[Tensor, " B"] | None = None
+    ratings: Float[Tensor, "B K"] | None = None
     where: tuple[str, ...] = ()
 
     @property
@@ -93,6 +94,7 @@ def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
         mask=mask,
         margin=_optional([r.margin for r in rows], 0.0),
         label=_optional([r.label for r in rows], 1.0),
+        ratings=_ratings(rows, K),
         where=tuple(r.where for r in rows),
     )
 
@@ -102,3 +104,11 @@ def _optional(values: list[float | None], default: float) -> Float[Tensor, " B"]
     if all(v is None for v in values):
         return None
     return torch.tensor([default if v is None else v for v in values])
+
+
+def _ratings(rows: Sequence[Row], K: int) -> Float[Tensor, "B K"] | None:
+    """The marks that some rows have; in a row without any, a response is worth one more than the next."""
+    if all(r.scores is None for r in rows):
+        return None
+    given = [r.scores or tuple(float(len(r.responses) - 1 - k) for k in range(len(r.responses))) for r in rows]
+    return torch.tensor([[*marks, *[0.0] * (K - len(marks))] for marks in given])

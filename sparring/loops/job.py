@@ -183,8 +183,10 @@ def _offline_problem(job: Job) -> str:
         return "patience needs held-out records to lose it over; set held_out above 0 or give eval_data"
     if offline.patience and offline.keep_best == "last":
         return "patience waits for a better metric; name it with keep_best (eval_loss or eval_reward_accuracy)"
-    if offline.keep_best == "eval_reward_accuracy" and job.kind == DEMONSTRATION:
-        return "keep_best eval_reward_accuracy needs responses to compare, and a demonstration has one; take eval_loss"
+    if offline.keep_best == "eval_reward_accuracy" and job.kind in (DEMONSTRATION, "rating"):
+        return f"keep_best eval_reward_accuracy needs responses to compare, and a {job.kind} has one; take eval_loss"
+    if offline.reference == "stored" and "batch_kl" in needs(job.equation.loss):
+        return "it measures the reference on other prompts' responses at every step; leave reference at live"
     return ""
 
 

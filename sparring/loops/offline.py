@@ -7,13 +7,15 @@ Which records a step takes follows from its number alone, so a resumed run needs
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparring.core.loss import add, figures, tally
+from sparring.core.loss import Loss, add, figures, tally
+from sparring.core.masked import masked_sum, places
+from sparring.core.rank import better
 from sparring.core.registry import needs, welcomes
 from sparring.data.batch import Row, collate
 from sparring.loops.clock import Stopwatch
@@ -137,11 +139,12 @@ class _Loop:
         rows = [job.rows[i] for i in self.order.at(step - 1)]
         self.tokens += sum(len(y) for r in rows for y in r.responses)
         computed = sum(r.tokens for r in rows)
+        batch_kl = self._batch_kl(rows)
         rows = job.machine.share(rows)
         for part in micro_batches([r.tokens for r in rows], job.micro_tokens):
             chosen = [rows[i] for i in part]
             with job.machine.computing():
-                loss = self._loss(chosen)
+                loss = self._loss(chosen, batch_kl)
             job.updater.backward(loss, tuple(r.where for r in chosen))
         return job.updater.step() | {"tokens": float(self.tokens), "computed": float(computed)}
 
@@ -152,10 +155,11 @@ class _Loop:
         if not job.held_out:
             return {}
         counted = []
+        batch_kl = self._batch_kl(job.held_out)
         rows = job.machine.share(list(job.held_out))
         for part in micro_batches([r.tokens for r in rows], job.micro_tokens):
             with job.machine.computing():
-                counted.append(tally(self._loss([rows[i] for i in part])))
+                counted.append(tally(self._loss([rows[i] for i in part], batch_kl)))
         row = {f"eval_{n}": v for n, v in figures(job.machine.sum_tally(add(counted))).items()}
         value = row.get(job.settings.keep_best)
         if value is not None and math.isfinite(value):
@@ -172,11 +176,29 @@ class _Loop:
         if self.best_step is not None and self.best_step != self.job.updater.steps:
             self.job.updater.load(self.run.state_at(self.best_step)["updater"])
 
-    def _loss(self, rows: list[Row]) -> Any:
+    def _loss(self, rows: list[Row], batch_kl: float | None) -> Loss:
         batch = collate(rows).to(self.job.machine.device)
         known: dict[str, Tensor] = {}
-        names = self.names
         if self.job.stored is not None:
             known["ref_token_logps"] = self.job.stored.of(rows, batch)
-            names = [n for n in names if n != "ref_token_logps"]
-        return self.job.method.loss(**known, **compute(names, batch, self.job.networks))
+        if batch_kl is not None:
+            known["batch_kl"] = torch.full((len(rows),), batch_kl, device=batch.mask.device)
+        asked = [n for n in self.names if n not in known]
+        loss = self.job.method.loss(**known, **compute(asked, batch, self.job.networks))
+        return replace(loss, pairs=better(places(batch.mask) if batch.ratings is None else batch.ratings, batch.exists))
+
+    @torch.no_grad()
+    def _batch_kl(self, rows: Sequence[Row]) -> float | None:
+        """Estimate how far the policy is from the reference: every prompt of a batch gets its neighbour's response."""
+        job = self.job
+        if "batch_kl" not in self.names:
+            return None
+        moved = [replace(row, responses=rows[i - 1].responses) for i, row in enumerate(rows)] if len(rows) > 1 else []
+        mine, counted = job.machine.share(moved), []
+        for part in micro_batches([r.tokens for r in mine], job.micro_tokens):
+            batch = collate([mine[i] for i in part]).to(job.machine.device)
+            with job.machine.computing():
+                found = compute(["token_logps", "ref_token_logps"], batch, job.networks)
+            ratio = masked_sum(found["token_logps"] - found["ref_token_logps"], batch.mask)
+            counted.append({"kl": (float(ratio.sum()), float(ratio.numel()))})
+        return max(0.0, figures(job.machine.sum_tally(add(counted))).get("kl", 0.0))
