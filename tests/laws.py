@@ -16,7 +16,13 @@ from sparring.core.glossary import SIGNALS
 from sparring.core.registry import knobs, needs, welcomes
 
 K_OF = {"demonstration": 1, "rating": 1, "preference": 2, "ranking": 4, "prompt": 4}
-LIVE = ("token_logps", "values", "scores")  # what a network produces while it is trained
+LIVE = (
+    "token_logps",
+    "other_token_logps",
+    "entropies",
+    "values",
+    "scores",
+)  # what a network produces while it is trained
 COMPUTED = {"mask", "token_logps", "ref_token_logps", "old_token_logps", "values", "old_values"}
 NEUTRAL = {  # what the glossary says an absent signal means
     "margin": torch.zeros_like,
@@ -33,7 +39,13 @@ def signals(cls, B=4, T=7, seed=0, *, equal=False, names=None, dtype=torch.doubl
     for name, signal in SIGNALS.items():
         shape = [size[axis] for axis in signal.axes.split()]
         x = torch.randn(shape, generator=g, dtype=torch.double).to(dtype)
-        known = {"nats": -x.abs(), "nats of KL": x.abs(), "probability": torch.sigmoid(x), "mark": _best_first(x)}
+        known = {
+            "nats": -x.abs(),
+            "nats of KL": x.abs(),
+            "nats of entropy": x.abs(),
+            "probability": torch.sigmoid(x),
+            "mark": _best_first(x),
+        }
         full.setdefault(name, known.get(signal.unit, x))
     if equal:
         full["ref_token_logps"] = full["old_token_logps"] = full["token_logps"].clone()
@@ -205,7 +217,8 @@ def law_direction(m):
     if kind == "demonstration":
         assert (up > 0).all()
     elif kind == "rating":
-        assert torch.equal(up > 0, x["ratings"] > 0.5) and (up != 0).all()
+        good = x["ratings"] > 0.5 if "ratings" in x else torch.ones_like(up, dtype=torch.bool)  # else it imitates all
+        assert torch.equal(up > 0, good) and (up != 0).all()
     else:
         assert (up[:, 0] > up[:, -1]).all(), "the best response must gain on the worst"
 

@@ -54,6 +54,14 @@ def kto(m, *, token_logps, ref_token_logps, batch_kl, ratings):
     return m.bad_weight * (1 - 1 / (1 + exp(-m.beta * (batch_kl - r)))), 1
 
 
+def hir(m, *, token_logps, other_token_logps, entropies):
+    n = len(token_logps[0])
+    own, other = (sum(x[0]) / (n if m.average == "mean" else 1) for x in (token_logps, other_token_logps))
+    c = exp(own) / (exp(own) + exp(other))
+    contrast = -(1 - m.smoothing) * log(c) - m.smoothing * log(1 - c)
+    return -sum(token_logps[0]) / n + m.alpha * contrast - m.beta * sum(entropies[0]) / n, 1
+
+
 def listwise_dpo(m, *, token_logps, ref_token_logps, ratings=None):
     h = [m.beta * (sum(a) - sum(b)) for a, b in zip(token_logps, ref_token_logps, strict=True)]
     lost = _plackett_luce(h)[:1] if m.mode == "top_1" else _plackett_luce(h)

@@ -35,6 +35,23 @@ def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(N, has_bias
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_entropies_in_chunks_have_the_values_and_gradients_of_plain_ones(temperature, monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK_NUMBERS", 16 * 50)
+    g = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(*size, generator=g).requires_grad_() for size in ((33, 8), (50, 8), (50,))]
+    mine = logprobs.entropies(*leaves, temperature=temperature)
+    theirs = torch.distributions.Categorical(logits=(leaves[0] @ leaves[1].T + leaves[2]) / temperature).entropy()
+    pull = torch.randn(33, generator=g)
+    torch.testing.assert_close(mine, theirs)
+    for a, b in zip(*(torch.autograd.grad((x * pull).sum(), leaves) for x in (mine, theirs)), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+
+
+def test_the_entropy_of_equally_likely_tokens_is_the_log_of_their_number():
+    assert logprobs.entropies(torch.zeros(1, 8), torch.randn(32, 8), None).item() == pytest.approx(3.4657359)
+
+
 def test_only_the_gradients_that_are_wanted_are_computed():
     hidden, weight = torch.randn(5, 8), torch.randn(20, 8, requires_grad=True)
     token_logps(hidden, weight, None, torch.arange(5)).sum().backward()

@@ -100,6 +100,19 @@ def test_kto_leaves_nothing_of_an_arm_that_is_bad(world, tmp_path):
     assert arms[2] < 0.02
 
 
+def test_hir_learns_from_good_and_bad_answers_alike_what_each_is_good_for(world, tmp_path):
+    # Marked good: a. Marked bad: b, c. Told to be right it says a, told to be wrong one of the others, equally often.
+    rows = [{"prompt": "ask", "response": f" {arm}", "rating": int(arm == "a")} for arm in ("a", "a", "b", "c")]
+    run = learn(
+        world, tmp_path / "hir", "hir", data=write(tmp_path / "marks.jsonl", rows), batch=4, steps=150, lr=0.02,
+        eval_every=1000, good_instruction="a ", bad_instruction="b ", smoothing=0.0,
+    )  # fmt: skip
+    right, _ = policy(run, "a ask")
+    wrong, _ = policy(run, "b ask")
+    assert right == pytest.approx([1, 0, 0], abs=0.02)
+    assert wrong == pytest.approx([0, 0.5, 0.5], abs=0.05)
+
+
 def test_sft_ends_at_the_shares_of_the_demonstrations(world, tmp_path):
     rows = [{"prompt": "ask", "response": f" {arm}"} for arm, n in zip(ARMS, (1, 3, 6), strict=True) for _ in range(n)]
     run = learn(

@@ -12,7 +12,7 @@ from typing import Any
 from sparring import methods
 from sparring.cli.parser import Parser, add_knob, one_of
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
-from sparring.core.registry import Recipe, knobs
+from sparring.core.registry import Recipe, knobs, needs
 from sparring.loops import settings
 
 VALUES = (
@@ -67,6 +67,8 @@ class Choice:
         if isinstance(self.found, Recipe):
             shown.append(("recipe", settings.RecipeSettings))
         shown.append(("online", settings.OnlineSettings) if self.is_online else ("offline", settings.OfflineSettings))
+        if "other_token_logps" in needs(equation.loss):
+            shown.append(("hindsight", settings.HindsightSettings))
         if self.is_adversarial:
             shown.append(("discriminator", settings.DiscriminatorSettings))
         shown += [("model", settings.ModelSettings), ("data", settings.DataSettings)]

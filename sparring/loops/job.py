@@ -15,6 +15,7 @@ from sparring.core.registry import Recipe, knobs, needs
 from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
+    HindsightSettings,
     ModelSettings,
     OfflineSettings,
     OnlineSettings,
@@ -45,6 +46,7 @@ class Job:
     online: OnlineSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
+    hindsight: HindsightSettings | None = None
     policy: str | None = None
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
@@ -77,7 +79,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [self.equation, self.recipe, self.online, self.offline, self.discriminator]
+        parts = [self.equation, self.recipe, self.online, self.offline, self.discriminator, self.hindsight]
         parts += [self.model_settings, self.data_settings, self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
@@ -138,6 +140,7 @@ def make_job(
         "online": OnlineSettings if is_online else None,
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if recipe else None,
+        "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
     }
     chosen = dict(recipe.defaults.get(equation.name, {}) if recipe else {}) | dict(settings or {})
     parts = _sort(method, chosen, classes)

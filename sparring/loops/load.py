@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import DataError
-from sparring.core.records import Record
+from sparring.core.records import Rating, Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
 from sparring.data.formats import to_records
+from sparring.data.hindsight import cut_in_two, relabel
 from sparring.data.lessons import lessons
 from sparring.data.read import read_rows
 from sparring.data.split import shared_prompts, split
@@ -125,6 +126,10 @@ def _records(source: str, kind: str, job: Job) -> list[Record]:
 
 def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:
     limits = job.data_settings
+    others: Sequence[Record] = ()
+    if job.hindsight is not None:
+        rated = [r for r in records if isinstance(r, Rating)]
+        records, others = relabel(rated, job.hindsight.good_instruction, job.hindsight.bad_instruction)
     # A demonstration that the policy has no tokens to match would be told from its samples by its length alone.
     room, longest, flag = 0, limits.max_response, "--max-response"
     if job.online is not None:
@@ -141,7 +146,23 @@ def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: s
         raise DataError(
             f"{job.data}: after cutting, chosen and rejected are the same in every row; raise --max-response"
         )
-    return [replace(row, index=start + i) for i, row in enumerate(rows)]
+    rows = [replace(row, index=start + i) for i, row in enumerate(rows)]
+    return _with_other_prompts(rows, records, others, job, trunk) if job.hindsight is not None else rows
+
+
+def _with_other_prompts(
+    rows: Sequence[Row], records: Sequence[Record], others: Sequence[Record], job: Job, trunk: Trunk
+) -> list[Row]:
+    """Give every row that was kept the prompt that asks for the opposite, with as much room as its own has."""
+    assert job.hindsight is not None
+    limits, kept = job.data_settings, {row.where for row in rows}
+    asked = [other for record, other in zip(records, others, strict=True) if record.where in kept]
+    found, _ = prepare(
+        asked, trunk.tokenizer, max_prompt=limits.max_prompt, max_response=limits.max_response, overflow="cut",
+        context=trunk.context, room=max(len(row.responses[0]) for row in rows),
+    )  # fmt: skip
+    paired = [replace(row, other_prompt=other.prompt) for row, other in zip(rows, found, strict=True)]
+    return cut_in_two(paired, job.hindsight.sub_outputs, job.seed)
 
 
 def trainable(weights: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:

@@ -166,5 +166,16 @@ class RecipeSettings:
     sft_lr: float = knob(0.0, "peak learning rate of that fine-tuning; 0 takes one that fits the model", within=(0, 10))
 
 
+@settings
+class HindsightSettings:
+    """What a method is told that compares an instruction with its opposite."""
+
+    good_instruction: str = knob("Answer the following rightly.\n\n", "stands before the prompt of a good response")
+    bad_instruction: str = knob("Answer the following wrongly.\n\n", "stands before the prompt of any other response")
+    sub_outputs: float = knob(
+        0.0, "share of the responses whose beginning joins the prompt, so that only the rest is learnt", within=(0, 1)
+    )
+
+
 RECORDED = ("command", "versions", "hashes", "made", "machine", "tokens", "status")
 """What run.yaml says about the run that was made; none of it is a setting, so --config reads past it."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 CHUNK_NUMBERS = 2**22  # logits that exist at once: 16 MB in 32 bits
 FEWEST = 16  # tokens in a chunk, however large the vocabulary
@@ -66,6 +67,24 @@ def token_logps(
 ) -> Float[Tensor, " N"]:
     """Score each target token, in nats, under softmax((hidden @ weight.T + bias) / temperature), in 32 bits."""
     return _ChunkedLogProbs.apply(hidden, weight, bias, targets, 1.0 / temperature)
+
+
+def entropies(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    *,
+    temperature: float = 1.0,
+) -> Float[Tensor, " N"]:
+    """Measure the entropy of each next-token distribution, in nats, under the same softmax, in 32 bits."""
+    low = _product_dtype(hidden, weight)
+
+    def of(part: Tensor) -> Tensor:
+        logps = _Head(weight, bias, 1.0 / temperature, low)(part).log_softmax(-1)
+        return -(logps.exp() * logps).sum(-1)
+
+    parts = [hidden[part] for part in _chunks(len(hidden), len(weight))]
+    return torch.cat([checkpoint(of, part, use_reentrant=False) for part in parts]) if parts else hidden.new_zeros(0)
 
 
 class _Head:

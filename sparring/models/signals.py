@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sparring.core.errors import SettingError
 from sparring.core.masked import masked_mean
 from sparring.data.batch import Batch
 from sparring.models import logprobs
@@ -121,6 +122,8 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
         "label": lambda: batch.label,
         "ratings": lambda: batch.ratings,
         "token_logps": lambda: _logps(networks, networks.policy, batch, forward),
+        "other_token_logps": lambda: _opposite_logps(networks, batch),
+        "entropies": lambda: _entropies(networks, batch, forward),
         "values": lambda: _values(networks, batch, forward),
         "scores": lambda: score(networks.scorer, batch) if networks.scorer else None,
         "old_token_logps": lambda: _frozen(lambda: _logps(networks, networks.policy, batch, _Once(batch))),
@@ -179,6 +182,20 @@ def _logps(
             forward(network).before, head.weight, head.bias, batch.response_ids[batch.mask],
             temperature=networks.temperature,
         )  # fmt: skip
+    return _spread(flat, batch.mask)
+
+
+def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:
+    other = batch.asking_for_the_opposite()
+    return _logps(networks, networks.policy, other, _Once(other))
+
+
+def _entropies(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
+    trunk = networks.policy.trunk
+    if not trunk.has_linear_head or not isinstance(trunk.head, nn.Linear):
+        raise SettingError("the entropy of this model's tokens cannot be computed: its head is more than a linear map")
+    seen = forward(networks.policy).before
+    flat = logprobs.entropies(seen, trunk.head.weight, trunk.head.bias, temperature=networks.temperature)
     return _spread(flat, batch.mask)
 
 
