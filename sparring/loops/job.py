@@ -11,7 +11,8 @@ from typing import Any
 
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
-from sparring.core.registry import Recipe, knobs, needs
+from sparring.core.registry import Recipe, Selection, knobs, needs
+from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
@@ -21,6 +22,7 @@ from sparring.loops.settings import (
     OptimizerSettings,
     RecipeSettings,
     RunSettings,
+    SelectionSettings,
 )
 
 DISCRIMINATOR = "discriminator"
@@ -29,7 +31,10 @@ DEMONSTRATION = "demonstration"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a run needs to be made again. `method` is the name, `equation` the method that trains the policy."""
+    """Everything a run needs to be made again.
+
+    `method` is the name, `equation` the method that trains the policy, `rule` what selects its data, if anything does.
+    """
 
     method: str
     model: str
@@ -45,6 +50,8 @@ class Job:
     online: OnlineSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
+    selection: SelectionSettings | None = None
+    rule: Any = None
     policy: str | None = None
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
@@ -57,9 +64,15 @@ class Job:
     @property
     def seed(self) -> int:
         """The one seed of the run."""
-        chosen = self.online or self.offline
+        chosen = self.online or self.offline or self.selection
         assert chosen is not None
         return chosen.seed
+
+    @property
+    def room(self) -> int:
+        """How many tokens a sampled response may need; 0 for a method that samples none."""
+        sampling = self.online or self.selection
+        return sampling.max_tokens if sampling else 0
 
     @property
     def has_held_out(self) -> bool:
@@ -77,7 +90,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [self.equation, self.recipe, self.online, self.offline, self.discriminator]
+        parts = [self.equation, self.rule, self.recipe, self.selection, self.online, self.offline, self.discriminator]
         parts += [self.model_settings, self.data_settings, self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
@@ -118,14 +131,21 @@ def make_job(
     """Check names, values and combinations. Raises SettingError with the nearest right name for a wrong one."""
     found = methods.find(method)
     recipe = found if isinstance(found, Recipe) else None
+    selects = found if isinstance(found, Selection) else None
     equation = _equation(found, policy)
     is_online = equation.data == "prompt"
-    if not is_online and feedback:
-        raise SettingError(f"{method} learns from a file and has no use for --feedback; leave it out")
+    is_judged = selects.needs_feedback if selects else is_online
+    if not is_judged and feedback:
+        source = "demonstrations" if selects else "a file"
+        raise SettingError(f"{method} learns from {source} and has no use for --feedback; leave it out")
     specs = tuple(feedback) or ((recipe.feedback,) if recipe else ())
-    if is_online and not specs:
+    if is_judged and not specs:
         raise SettingError(f"{method} learns from scores; name a judge with --feedback, for example --feedback length")
     is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
+    if is_adversarial and not is_online:
+        raise SettingError(
+            f"{method} has no discriminator that learns along; name one that was trained by its folder, RUN/judge"
+        )
     if negatives is not None and not is_adversarial:
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
     classes: dict[str, type | None] = {
@@ -134,17 +154,20 @@ def make_job(
         "run_settings": RunSettings,
         "data_settings": DataSettings,
         "optimizer": OptimizerSettings,
-        "offline": None if is_online else OfflineSettings,
+        "rule": selects.rule if selects else None,
+        "selection": SelectionSettings if selects else None,
+        "offline": None if is_online or selects else OfflineSettings,
         "online": OnlineSettings if is_online else None,
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if recipe else None,
     }
-    chosen = dict(recipe.defaults.get(equation.name, {}) if recipe else {}) | dict(settings or {})
+    made_of = recipe or selects
+    chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
     parts = _sort(method, chosen, classes)
-    kind = DEMONSTRATION if is_adversarial else equation.data
+    kind = DEMONSTRATION if is_adversarial else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
-        policy=equation.name if recipe else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
+        policy=equation.name if made_of else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
         where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
     )  # fmt: skip
     _check_together(job)
@@ -153,7 +176,8 @@ def make_job(
 
 def _check_together(job: Job) -> None:
     """Refuse settings that are each in range and do not go together, rather than leave one without effect."""
-    problem = _online_problem(job) if job.online else _offline_problem(job)
+    check = _online_problem if job.online else _selection_problem if job.selection else _offline_problem
+    problem = check(job)
     if problem:
         raise SettingError(f"{job.method}: {problem}")
 
@@ -176,6 +200,16 @@ def _online_problem(job: Job) -> str:
     return ""
 
 
+def _selection_problem(job: Job) -> str:
+    selection = job.selection
+    assert selection is not None
+    if selection.keep_best == "eval_score" and not job.feedback:
+        return "keep_best eval_score needs a judge, and this method has none; leave it at last"
+    if selection.keep_best == "eval_score" and not job.has_held_out:
+        return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
+    return rehearse(job.rule, selection.K, job.equation)
+
+
 def _offline_problem(job: Job) -> str:
     offline = job.offline
     assert offline is not None
@@ -188,8 +222,8 @@ def _offline_problem(job: Job) -> str:
     return ""
 
 
-def _equation(found: type | Recipe, policy: str | None) -> Any:
-    if not isinstance(found, Recipe):
+def _equation(found: type | Recipe | Selection, policy: str | None) -> Any:
+    if not isinstance(found, Recipe | Selection):
         if policy is not None:
             raise SettingError(f"--policy belongs to recipes such as rlgaf; {found.name} is an equation of its own")  # type: ignore[attr-defined]
         return found
