@@ -76,10 +76,10 @@ def test_sampling_methods_end_within_a_hundredth_of_the_optimum(world, tmp_path,
 
 
 def select(world, tmp_path, method, *, rows, **settings):
-    """Learn by selecting, in full batches; returns the run and what each round selected, as counts of the answers."""
+    """Learn by selecting; returns the run and what each round selected, as counts of the answers."""
     run = learn(
         world, tmp_path / method, method, data=write(tmp_path / "rows.jsonl", rows),
-        **{"max_tokens": 1, "batch": 100, "steps": 25, "lr": 0.05, "temperature": 1.0} | settings,
+        **{"max_tokens": 1, "batch": 50, "steps": 40, "lr": 0.05, "temperature": 1.0} | settings,
     )  # fmt: skip
     counts = []
     for file in sorted(run.glob("rounds/*/selected.jsonl")):
@@ -109,14 +109,14 @@ def test_methods_that_imitate_what_they_select_end_at_its_distribution(world, tm
         assert [n / sum(found) for n in found] == pytest.approx(target, abs=0.12)
         assert all(n == 0 for n, p in zip(found, target, strict=True) if p == 0)
     arms, rest = policy(run)
-    assert arms == pytest.approx([n / sum(counts[-1]) for n in counts[-1]], abs=0.02) and rest < 1e-3
+    assert arms == pytest.approx([n / sum(counts[-1]) for n in counts[-1]], abs=0.04) and rest < 1e-3
 
 
 def test_pairs_of_own_samples_with_sure_labels_lead_dpo_to_the_optimum(world, tmp_path):
     # Whichever pairs are drawn, the label of each is that of Bradley and Terry, so nothing of it is left to chance.
     run, _ = select(
         world, tmp_path, "sample_rank", rows=ASKED, feedback=[reward], K=6, accepted=6, sampler="policy",
-        labels="soft", pairs="tournament", top_k=0, beta=BETA, batch=200, steps=40,
+        labels="soft", pairs="tournament", top_k=0, beta=BETA, batch=100,
     )  # fmt: skip
     arms, _ = policy(run)
     assert arms == pytest.approx(OPTIMUM, abs=0.01)
@@ -126,7 +126,7 @@ def test_spin_with_beta_one_reaches_the_demonstrations_in_one_round(world, tmp_p
     rows = [
         {"prompt": "ask", "response": f" {arm}"} for arm, n in zip(ARMS, (5, 15, 30), strict=True) for _ in range(n)
     ]
-    run, _ = select(world, tmp_path, "spin", rows=rows, K=6, rounds=1, beta=1.0, batch=200)
+    run, _ = select(world, tmp_path, "spin", rows=rows, K=6, rounds=1, beta=1.0, batch=100)
     arms, _ = policy(run)
     # 300 samples against 50 demonstrations; the log-odds of the samples alone have a standard error near .15.
     assert arms == pytest.approx([0.1, 0.3, 0.6], abs=0.08)
