@@ -134,17 +134,11 @@ def make_job(
     selects = found if isinstance(found, Selection) else None
     equation = _equation(found, policy)
     is_online = equation.data == "prompt"
-    is_judged = selects.needs_feedback if selects else is_online
-    if not is_judged and feedback:
-        source = "demonstrations" if selects else "a file"
-        raise SettingError(f"{method} learns from {source} and has no use for --feedback; leave it out")
-    specs = tuple(feedback) or ((recipe.feedback,) if recipe else ())
-    if is_judged and not specs:
-        raise SettingError(f"{method} learns from scores; name a judge with --feedback, for example --feedback length")
+    specs = _judges(found, feedback, is_online=is_online)
     is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
     if is_adversarial and not is_online:
         raise SettingError(
-            f"{method} has no discriminator that learns along; name one that was trained by its folder, RUN/judge"
+            f"{method} has no discriminator that learns along; name a trained one by its folder, RUN/judge"
         )
     if negatives is not None and not is_adversarial:
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
@@ -172,6 +166,21 @@ def make_job(
     )  # fmt: skip
     _check_together(job)
     return job
+
+
+def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:
+    """Find the judges of a run: those that were named, or the one that a recipe brings along."""
+    is_judged = found.needs_feedback if isinstance(found, Selection) else is_online
+    if not is_judged and feedback:
+        source = "demonstrations" if isinstance(found, Selection) else "a file"
+        raise SettingError(f"{found.name} learns from {source} and has no use for --feedback; leave it out")
+    own = (found.feedback,) if isinstance(found, Recipe) else ()
+    specs = tuple(feedback) or own
+    if is_judged and not specs:
+        raise SettingError(
+            f"{found.name} learns from scores; name a judge with --feedback, for example --feedback length"
+        )
+    return specs
 
 
 def _check_together(job: Job) -> None:
