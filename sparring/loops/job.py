@@ -136,10 +136,6 @@ def make_job(
     is_online = equation.data == "prompt"
     specs = _judges(found, feedback, is_online=is_online)
     is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
-    if is_adversarial and not is_online:
-        raise SettingError(
-            f"{method} has no discriminator that learns along; name a trained one by its folder, RUN/judge"
-        )
     if negatives is not None and not is_adversarial:
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
     classes: dict[str, type | None] = {
@@ -179,6 +175,10 @@ def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[An
     if is_judged and not specs:
         raise SettingError(
             f"{found.name} learns from scores; name a judge with --feedback, for example --feedback length"
+        )
+    if not is_online and any(isinstance(s, str) and DISCRIMINATOR in s for s in specs):
+        raise SettingError(
+            f"{found.name} has no discriminator that learns along; name a trained one by its folder, RUN/judge"
         )
     return specs
 
