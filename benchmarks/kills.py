@@ -40,6 +40,7 @@ TIMING = {"seconds", "tokens_per_second"}
 COMMON = {"batch": 4, "save_every": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
 OFFLINE = {**COMMON, "steps": 8, "eval_every": 3}
 ONLINE = {**COMMON, "rounds": 5, "K": 2, "max_tokens": 6, "watch": "warn", "epochs": 1}
+SELECTING = {**COMMON, "rounds": 2, "K": 4, "max_tokens": 6, "steps": 4}
 JUDGE = {"judge_warmup": 5, "judge_batch": 8, "judge_lr": 1e-2}
 SCENARIOS = {
     "sft": ("sft", "texts", OFFLINE),
@@ -53,6 +54,9 @@ SCENARIOS = {
         "texts",
         {**ONLINE, "epochs": 2, "minibatches": 2, "kl_target": 1.0, "keep_best": "eval_score"},
     ),
+    "raft": ("raft", "texts", SELECTING),
+    "rest": ("rest", "texts", {**SELECTING, "thresholds": "0.2,0.4", "keep_best": "eval_score", "rounds": 3}),
+    "spin": ("spin", "texts", {**SELECTING, "K": 1, "mix": "last"}),
     "rlgaf": ("rlgaf", "texts", {**ONLINE, **JUDGE}),
     "rlgaf-warmup": ("rlgaf", "texts", {**ONLINE, **JUDGE, "rounds": 3, "sft_epochs": 0.5}),
 }
@@ -79,7 +83,7 @@ def run(name: str, world: Path, folder: Path) -> None:
     os.environ["SPARRING_CACHE"] = f"{folder}.cache"
     train(
         method, model=str(world / "start"), data=str(world / f"{data}.jsonl"), run=folder, resume=True,
-        feedback=["length"] if method == "ppo" else (), settings=settings, quiet=True,
+        feedback=["length"] if method in ("ppo", "raft", "rest") else (), settings=settings, quiet=True,
     )  # fmt: skip
 
 

@@ -65,8 +65,15 @@ def variants(m):
     """The method with one knob moved, for each knob and each choice."""
     for k in knobs(type(m)):
         value, choices = getattr(m, k.name), k.metadata["choices"]
-        for moved in [c for c in choices if c != value] if choices else [value * 0.9 if value else 0.1]:
+        for moved in [c for c in choices if c != value] if choices else [elsewhere(value)]:
             yield f"{k.name}={moved}", replace(m, **{k.name: moved})
+
+
+def elsewhere(value):
+    """Another value of a knob."""
+    if isinstance(value, str):
+        return value.replace("0.", "0.1")  # a list of numbers, all of them lower
+    return value - 1 if isinstance(value, int) else value * 0.9 if value else 0.1
 
 
 def gradient(m, x):

@@ -1,5 +1,6 @@
 """Each equation a second time, in plain floats and loops, straight from the paper. Imports nothing of the library.
 
+A selection oracle sees samples as dictionaries of plain lists, and gives back (where, texts[, label]) in any order.
 A loss oracle sees one prompt: a number per prompt is a float, per response a list, per token a list of
 lists without padding. It returns the prompt's total and its weight. A credit oracle sees the whole
 round, as a list of such prompts.
@@ -107,7 +108,7 @@ def pro(m, *, token_logps, ratings):
     s = [sum(row) / len(row) for row in token_logps]
     total = 0.0
     for k in range(len(s) - 1):
-        T = [1.0 if m.temperature == "none" else ratings[k] - r for r in ratings]
+        T = [1.0 if m.sharpness == "none" else ratings[k] - r for r in ratings]
         own = max(T[k + 1 :])
         total += log(exp(s[k] * own) + sum(exp(s[i] * T[i]) for i in range(k + 1, len(s)))) - s[k] * own
     return total - m.nll_weight * (len(s) - 1) ** 2 * sum(token_logps[0]), 1
@@ -211,6 +212,82 @@ def ppo_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
     std = sqrt(sum((a - mean) ** 2 for a in everything) / len(everything) + 1e-8)
     white = [[[(a - mean) / std for a in row] for row in prompt] for prompt in raw]
     return {"advantages": white, "returns": returns}
+
+
+def best_of_n(m, *, scored):
+    return [(s["where"], (s["responses"][s["scores"].index(max(s["scores"]))],)) for s in scored]
+
+
+def raft(m, *, scored, earlier):
+    pool = [s for part in earlier for s in part] + scored if m.memory == "all" else scored
+    rows = sorted({s["where"] for s in pool}) if m.scope == "prompt" else [None]
+    kept = []
+    for row in rows:
+        found = []
+        for s in pool:
+            for k, text in enumerate(s["responses"]):
+                if row is None or s["where"] == row:
+                    found.append((s["scores"][k] - m.kl * (s["logps"][k] - s["ref_logps"][k]), s["where"], text))
+        wanted = max(1, round(m.share * len(found)))
+        kept += [(where, (text,)) for _, where, text in sorted(found, key=lambda f: -f[0])[:wanted]]
+    return kept
+
+
+def farl(m, *, scored):
+    return [
+        (s["where"], (y,)) for s in scored for y, r in zip(s["responses"], s["scores"], strict=True) if r > m.threshold
+    ]
+
+
+def rest(m, *, scored, number):
+    levels = [float(x) for x in m.thresholds.split(",")]
+    level, every = levels[number % len(levels)], [r for s in scored for r in s["scores"]]
+    low, high = (min(every), max(every)) if m.scale == "minmax" else (0.0, 1.0)
+    kept = []
+    for s in scored:
+        ordered = sorted(s["scores"])
+        at = level * (len(ordered) - 1)
+        i = min(int(at), len(ordered) - 2)
+        quantile = ordered[i] + (at - i) * (ordered[i + 1] - ordered[i]) if m.within == "prompt" else None
+        for y, r in zip(s["responses"], s["scores"], strict=True):
+            if r >= quantile if m.within == "prompt" else (r - low) / (high - low) > level:
+                kept.append((s["where"], (y,)))
+    return kept
+
+
+def sample_rank(m, *, scored, random):
+    found = []
+    for s in scored:
+        r, left, kept = s["scores"], list(range(len(s["scores"]))), []
+        while m.sampler == "rejection" and len(kept) < m.accepted:
+            top, again = max(r[k] for k in left), []
+            for k in left:
+                chance = exp((r[k] - top) / m.sampling_beta) if m.sampling_beta else float(r[k] == top)
+                accepted = random.random() < chance
+                if accepted and len(kept) < m.accepted:
+                    kept.append(k)
+                elif not accepted:
+                    again.append(k)
+            left = again
+        kept = kept or left[: m.accepted]
+        if m.pairs == "list":
+            found.append((s["where"], tuple(s["responses"][k] for k in sorted(kept, key=lambda k: -r[k]))))
+            continue
+        standing = [kept[i] for i in random.permutation(len(kept))]
+        while len(standing) > 1:
+            winners = []
+            for i in range(0, len(standing) - 1, 2):
+                w, l = sorted(standing[i : i + 2], key=lambda k: -r[k])  # noqa: E741
+                winners.append(w)
+                label = () if m.labels == "hard" else (1 / (1 + exp(r[l] - r[w])),)
+                found.append((s["where"], (s["responses"][w], s["responses"][l]), *label))
+            standing = winners + standing[len(winners) * 2 :] if m.pairs == "tournament" else []
+    return found
+
+
+def spin(m, *, scored, earlier):
+    against = (earlier[-1] if m.mix == "last" and earlier else []) + scored
+    return [(s["where"], (s["given"], y)) for s in against for y in s["responses"] if y != s["given"]]
 
 
 def _paid(m, scores, old, ref):

@@ -200,7 +200,7 @@ def test_pro_without_temperatures_on_single_tokens_is_plackett_luce_on_log_proba
     x = signals(get("pro"), names=["token_logps", "mask", "ratings"])
     x["mask"] = torch.arange(7).expand(x["mask"].shape) == 0
     y = {"scores": x["token_logps"][..., 0], "mask": x["mask"], "ratings": x["ratings"]}
-    got = totals("pro", x, temperature="none", nll_weight=0.0)
+    got = totals("pro", x, sharpness="none", nll_weight=0.0)
     assert torch.allclose(got, totals("ranking_reward_model", y, form="plackett_luce"))
 
 

@@ -4,6 +4,8 @@ A trap without a law of its own keeps them all, and only the oracle knows. The a
 laws read them.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -295,3 +297,14 @@ class AddsValuesToWhitenedAdvantages:
     def loss(self, token_logps: BKT, values: BKT, returns: BKT, advantages: BKT, mask: MASK) -> Loss:
         off = (values - returns).where(mask, 0.0)
         return token_loss(off**2 - advantages.where(mask, 0.0) * token_logps, mask)
+
+
+def accepts_by_value(texts, scores, beta, m, random):
+    """RSO's algorithm 1 as it is printed: candidates are keys of a dictionary, so equal samples become one."""
+    pool, kept = dict(zip(texts, scores, strict=True)), []
+    while len(kept) < m:
+        top = max(pool.values())
+        taken = [y for y, r in pool.items() if random.random() < math.exp((r - top) / beta)]
+        kept += taken[: m - len(kept)]
+        pool = {y: r for y, r in pool.items() if y not in taken}
+    return kept

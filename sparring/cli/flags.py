@@ -12,7 +12,7 @@ from typing import Any
 from sparring import methods
 from sparring.cli.parser import Parser, add_knob, one_of
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
-from sparring.core.registry import Recipe, knobs, needs
+from sparring.core.registry import Recipe, Selection, knobs, needs
 from sparring.loops import settings
 
 VALUES = (
@@ -43,15 +43,27 @@ class Choice:
     """What decides which flags there are: the method, its policy if it is a recipe, its feedback, and a --config."""
 
     name: str
-    found: type | Recipe
+    found: type | Recipe | Selection
     policy: str | None
     feedback: tuple[str, ...]
     config: Mapping[str, Any]
 
     @property
     def is_online(self) -> bool:
-        """Whether it learns from its own samples."""
+        """Whether it learns from its own samples, round by round."""
+        if isinstance(self.found, Selection):
+            return False
         return self.policy is not None or getattr(self.found, "data", "") == "prompt"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it has a use for feedback."""
+        return self.found.needs_feedback if isinstance(self.found, Selection) else self.is_online
+
+    @property
+    def needs_feedback(self) -> bool:
+        """Whether feedback must be named, since none comes along."""
+        return self.is_judged and not isinstance(self.found, Recipe)
 
     @property
     def is_adversarial(self) -> bool:
@@ -61,12 +73,16 @@ class Choice:
 
     def groups(self) -> list[Group]:
         """List the flags by group, the method's own knobs first."""
-        defaults = self.found.defaults.get(self.policy or "", {}) if isinstance(self.found, Recipe) else {}
+        defaults = {} if isinstance(self.found, type) else self.found.defaults.get(self.policy or "", {})
         equation = self.found if isinstance(self.found, type) else methods.get(self.policy or "")
         shown: list[tuple[str, type]] = [(f"knobs of {self.policy or self.name}", equation)]
         if isinstance(self.found, Recipe):
             shown.append(("recipe", settings.RecipeSettings))
-        shown.append(("online", settings.OnlineSettings) if self.is_online else ("offline", settings.OfflineSettings))
+        if isinstance(self.found, Selection):
+            shown = [(f"knobs of {self.name}", self.found.rule), *shown, ("rounds", settings.SelectionSettings)]
+        else:
+            loop = settings.OnlineSettings if self.is_online else settings.OfflineSettings
+            shown.append(("online" if self.is_online else "offline", loop))
         if "other_token_logps" in needs(equation.loss):
             shown.append(("hindsight", settings.HindsightSettings))
         if self.is_adversarial:
@@ -74,8 +90,9 @@ class Choice:
         shown += [("model", settings.ModelSettings), ("data", settings.DataSettings)]
         shown += [("optimizer", settings.OptimizerSettings), ("run", settings.RunSettings)]
         return [
-            Group(title=title, about="" if cls is equation else _summary(cls), cls=cls, defaults=defaults)
+            Group(title=title, about="" if title.startswith("knobs") else _summary(cls), cls=cls, defaults=defaults)
             for title, cls in shown
+            if knobs(cls)
         ]
 
 
@@ -99,7 +116,7 @@ def choose(words: list[str]) -> Choice | None:
         raise SettingError(f"{source} is of method {config['method']}, not {name}; leave the method out, or the file")
     found = methods.find(name)
     policy = None
-    if isinstance(found, Recipe):
+    if not isinstance(found, type):
         asked = known.policy or config.get("policy")
         policy = asked if asked in found.policies else found.policies[0]  # a wrong one is refused with the other flags
     feedback = tuple(known.feedback or config.get("feedback", ()))
@@ -125,11 +142,10 @@ def add_files(parser: Parser, choice: Choice) -> None:
     add("--model", "MODEL", "folder or hub id of the model to start from", required=True)
     add("--data", "FILE", f"{kind}s: jsonl(.gz), json, csv, parquet, a folder or a hub id", required=True)
     add("--run", "FOLDER", "folder to write", required=True)
-    if choice.is_online:
-        needed = not isinstance(choice.found, Recipe)
+    if choice.is_judged:
         add("--feedback", "JUDGE", "length, vader, FILE.py:FUNCTION, a reward model's run, or a sum such as "
-            "0.7*vader+0.3*length; repeat to add", required=needed, repeat=True)  # fmt: skip
-    if isinstance(choice.found, Recipe):
+            "0.7*vader+0.3*length; repeat to add", required=choice.needs_feedback, repeat=True)  # fmt: skip
+    if not isinstance(choice.found, type):
         policies = choice.found.policies
         parser.add_argument("--policy", type=one_of(policies), metavar="{" + ",".join(policies) + "}",
             help=f"the policy's equation (default {policies[0]})")  # fmt: skip

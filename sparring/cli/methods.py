@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sparring import methods
 from sparring.core.metrics import METRICS
-from sparring.core.registry import Recipe, knobs, needs, welcomes
+from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Collect all that is known about a method or recipe as plain values, ready for JSON."""
+    """Collect all that is known about a method, recipe or selection as plain values, ready for JSON."""
     found, doc = methods.find(name), methods.docstring(name)
     page: dict[str, Any] = {"name": name, "summary": doc.split("\n")[0], "doc": doc, "data": found.data}
     if isinstance(found, Recipe):
@@ -52,6 +52,14 @@ def describe(name: str) -> dict[str, Any]:
             "feedback": found.feedback,
             "defaults": dict(found.defaults),
             "knobs": _judge_knobs() if found.feedback == "discriminator" else [],
+        }
+    if isinstance(found, Selection):
+        return page | {
+            "loop": "rounds",
+            "policies": list(found.policies),
+            "feedback": "any judge" if found.needs_feedback else "none",
+            "defaults": dict(found.defaults),
+            "knobs": [_knob(field) for field in knobs(found.rule)],
         }
     equations = [found.loss] + ([found.credit] if found.data == "prompt" else [])
     return page | {
@@ -126,7 +134,7 @@ def _page(console: Console, page: dict[str, Any]) -> None:
         if page.get(key):
             console.print(_signals(title, page[key]))
     if page["knobs"]:
-        title = "Knobs of the discriminator" if "policies" in page else "Knobs"
+        title = "Knobs of the discriminator" if page.get("feedback") == "discriminator" else "Knobs"
         table = Table(_name("knob"), "default", "range", "what it does", title=title, title_justify="left")
         for knob in page["knobs"]:
             table.add_row(knob["name"], str(knob["default"]), _range(knob), knob["meaning"])

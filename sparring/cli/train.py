@@ -9,7 +9,6 @@ from sparring import methods
 from sparring.cli.flags import Choice, add_files, add_groups, choose, parse_fields
 from sparring.cli.parser import Parser, flag
 from sparring.core.errors import SettingError
-from sparring.core.registry import Recipe
 
 
 def add_arguments(parser: Parser) -> None:
@@ -21,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
         parser.description = listing()
         return
     parser.prog = f"sparring train {choice.name}"
-    feedback = " --feedback JUDGE" if choice.is_online and not isinstance(choice.found, Recipe) else ""
+    feedback = " --feedback JUDGE" if choice.needs_feedback else ""
     parser.usage = f"{parser.prog} --model MODEL --data FILE --run FOLDER{feedback} [flags]"
     parser.description = f"{_first_line(choice.name)}\n`sparring methods {choice.name}` explains it."
     add_files(parser, choice)

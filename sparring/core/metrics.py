@@ -4,19 +4,8 @@ The bands are signs, not proofs. `low` and `high` are where a figure becomes wor
 that no number is right for every run. Means over responses or tokens are taken over the whole batch.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One figure of a run."""
-
-    meaning: str
-    unit: str
-    healthy: str
-    low: float | None = None
-    high: float | None = None
-
+from sparring.core.metric import Metric
+from sparring.core.selection_metrics import SELECTION
 
 _TRAINING = {
     "step": Metric(meaning="optimizer steps made so far", unit="steps", healthy="counts up by one", low=1.0),
@@ -290,4 +279,4 @@ _JUDGE = {
     ),
 }
 
-METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE}
+METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE, **SELECTION}

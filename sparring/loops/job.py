@@ -11,7 +11,8 @@ from typing import Any
 
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
-from sparring.core.registry import Recipe, knobs, needs
+from sparring.core.registry import Recipe, Selection, knobs, needs
+from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
@@ -22,6 +23,7 @@ from sparring.loops.settings import (
     OptimizerSettings,
     RecipeSettings,
     RunSettings,
+    SelectionSettings,
 )
 
 DISCRIMINATOR = "discriminator"
@@ -30,7 +32,10 @@ DEMONSTRATION = "demonstration"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a run needs to be made again. `method` is the name, `equation` the method that trains the policy."""
+    """Everything a run needs to be made again.
+
+    `method` is the name, `equation` the method that trains the policy, `rule` what selects its data, if anything does.
+    """
 
     method: str
     model: str
@@ -47,6 +52,8 @@ class Job:
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
     hindsight: HindsightSettings | None = None
+    selection: SelectionSettings | None = None
+    rule: Any = None
     policy: str | None = None
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
@@ -59,9 +66,15 @@ class Job:
     @property
     def seed(self) -> int:
         """The one seed of the run."""
-        chosen = self.online or self.offline
+        chosen = self.online or self.offline or self.selection
         assert chosen is not None
         return chosen.seed
+
+    @property
+    def room(self) -> int:
+        """How many tokens a sampled response may need; 0 for a method that samples none."""
+        sampling = self.online or self.selection
+        return sampling.max_tokens if sampling else 0
 
     @property
     def has_held_out(self) -> bool:
@@ -79,8 +92,8 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [self.equation, self.recipe, self.online, self.offline, self.discriminator, self.hindsight]
-        parts += [self.model_settings, self.data_settings, self.optimizer, self.run_settings]
+        parts = [self.equation, self.rule, self.recipe, self.selection, self.online, self.offline, self.discriminator]
+        parts += [self.hindsight, self.model_settings, self.data_settings, self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,13 +133,10 @@ def make_job(
     """Check names, values and combinations. Raises SettingError with the nearest right name for a wrong one."""
     found = methods.find(method)
     recipe = found if isinstance(found, Recipe) else None
+    selects = found if isinstance(found, Selection) else None
     equation = _equation(found, policy)
     is_online = equation.data == "prompt"
-    if not is_online and feedback:
-        raise SettingError(f"{method} learns from a file and has no use for --feedback; leave it out")
-    specs = tuple(feedback) or ((recipe.feedback,) if recipe else ())
-    if is_online and not specs:
-        raise SettingError(f"{method} learns from scores; name a judge with --feedback, for example --feedback length")
+    specs = _judges(found, feedback, is_online=is_online)
     is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
     if negatives is not None and not is_adversarial:
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
@@ -136,27 +146,50 @@ def make_job(
         "run_settings": RunSettings,
         "data_settings": DataSettings,
         "optimizer": OptimizerSettings,
-        "offline": None if is_online else OfflineSettings,
+        "rule": selects.rule if selects else None,
+        "selection": SelectionSettings if selects else None,
+        "offline": None if is_online or selects else OfflineSettings,
         "online": OnlineSettings if is_online else None,
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if recipe else None,
         "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
     }
-    chosen = dict(recipe.defaults.get(equation.name, {}) if recipe else {}) | dict(settings or {})
+    made_of = recipe or selects
+    chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
     parts = _sort(method, chosen, classes)
-    kind = DEMONSTRATION if is_adversarial else equation.data
+    kind = DEMONSTRATION if is_adversarial else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
-        policy=equation.name if recipe else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
+        policy=equation.name if made_of else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
         where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
     )  # fmt: skip
     _check_together(job)
     return job
 
 
+def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:
+    """Find the judges of a run: those that were named, or the one that a recipe brings along."""
+    is_judged = found.needs_feedback if isinstance(found, Selection) else is_online
+    if not is_judged and feedback:
+        source = "demonstrations" if isinstance(found, Selection) else "a file"
+        raise SettingError(f"{found.name} learns from {source} and has no use for --feedback; leave it out")
+    own = (found.feedback,) if isinstance(found, Recipe) else ()
+    specs = tuple(feedback) or own
+    if is_judged and not specs:
+        raise SettingError(
+            f"{found.name} learns from scores; name a judge with --feedback, for example --feedback length"
+        )
+    if not is_online and any(isinstance(s, str) and DISCRIMINATOR in s for s in specs):
+        raise SettingError(
+            f"{found.name} has no discriminator that learns along; name a trained one by its folder, RUN/judge"
+        )
+    return specs
+
+
 def _check_together(job: Job) -> None:
     """Refuse settings that are each in range and do not go together, rather than leave one without effect."""
-    problem = _online_problem(job) if job.online else _offline_problem(job)
+    check = _online_problem if job.online else _selection_problem if job.selection else _offline_problem
+    problem = check(job)
     if problem:
         raise SettingError(f"{job.method}: {problem}")
 
@@ -179,6 +212,16 @@ def _online_problem(job: Job) -> str:
     return ""
 
 
+def _selection_problem(job: Job) -> str:
+    selection = job.selection
+    assert selection is not None
+    if selection.keep_best == "eval_score" and not job.feedback:
+        return "keep_best eval_score needs a judge, and this method has none; leave it at last"
+    if selection.keep_best == "eval_score" and not job.has_held_out:
+        return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
+    return rehearse(job.rule, selection.K, job.equation)
+
+
 def _offline_problem(job: Job) -> str:
     offline = job.offline
     assert offline is not None
@@ -193,8 +236,8 @@ def _offline_problem(job: Job) -> str:
     return ""
 
 
-def _equation(found: type | Recipe, policy: str | None) -> Any:
-    if not isinstance(found, Recipe):
+def _equation(found: type | Recipe | Selection, policy: str | None) -> Any:
+    if not isinstance(found, Recipe | Selection):
         if policy is not None:
             raise SettingError(f"--policy belongs to recipes such as rlgaf; {found.name} is an equation of its own")  # type: ignore[attr-defined]
         return found

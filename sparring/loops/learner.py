@@ -42,7 +42,7 @@ class Learner:
         known = {"scores": scores, "mask": batch.mask, "old_token_logps": rollout.token_logps}
         parts = []
         with torch.no_grad(), self.machine.computing():
-            for start, stop in _parts(batch, self.micro_tokens):
+            for start, stop in in_parts(batch, self.micro_tokens):
                 parts.append(compute(fixed, batch.rows(start, stop), self.networks))
         known |= {n: torch.cat([p[n] for p in parts]) for n in fixed}
         return known | self._credit(known, price)
@@ -76,7 +76,7 @@ class Learner:
         mine = batch.take(chosen)
         held = {n: v[chosen] for n, v in known.items()}
         furthest, clipped, tokens = 1.0, 0.0, 0.0
-        for start, stop in _parts(mine, self.micro_tokens):
+        for start, stop in in_parts(mine, self.micro_tokens):
             part = mine.rows(start, stop)
             with self.machine.computing():
                 now = {n: v[start:stop] for n, v in held.items()} | compute(moving, part, self.networks)
@@ -91,7 +91,7 @@ class Learner:
         return row | {"ratio_max": max(all_furthest), "clip_fraction": sum(all_clipped) / sum(all_tokens)}
 
 
-def _parts(batch: Batch, limit: int) -> list[tuple[int, int]]:
+def in_parts(batch: Batch, limit: int) -> list[tuple[int, int]]:
     """Split a batch into runs of prompts of at most `limit` padded tokens, a prompt at least."""
     width = batch.prompt_ids.shape[1] + batch.mask.shape[1] * batch.mask.shape[2]
     size = max(1, limit // width)

@@ -1,7 +1,7 @@
 """From names to things: read the data, load the model, make the judge. Nothing is written here."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run."""
+    """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run.
+
+    `records` are what the rows were made from, by their `where`, for a run that makes records of its own.
+    """
 
     train: Sequence[Row]
     held_out: Sequence[Row]
     unwanted: Sequence[Row] = ()
+    records: Mapping[str, Record] = field(default_factory=dict)
 
 
 def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
@@ -68,7 +72,8 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
         unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
     first = _encode(train, job, trunk, say, "data")
     second = _encode(held_out, job, trunk, say, "held-out data", start=len(first)) if held_out else []
-    return Data(train=first, held_out=second, unwanted=unwanted)
+    named = {r.where: r for r in (*train, *held_out)} if job.selection else {}
+    return Data(train=first, held_out=second, unwanted=unwanted, records=named)
 
 
 def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedback:
@@ -131,11 +136,9 @@ def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: s
         rated = [r for r in records if isinstance(r, Rating)]
         records, others = relabel(rated, job.hindsight.good_instruction, job.hindsight.bad_instruction)
     # A demonstration that the policy has no tokens to match would be told from its samples by its length alone.
-    room, longest, flag = 0, limits.max_response, "--max-response"
-    if job.online is not None:
-        room = job.online.max_tokens
-        if room < longest:
-            longest, flag = room, "--max-tokens"
+    room, longest, flag = job.room, limits.max_response, "--max-response"
+    if 0 < room < longest:
+        longest, flag = room, "--max-tokens"
     rows, truncation = prepare(
         records, trunk.tokenizer, max_prompt=limits.max_prompt, max_response=longest, overflow=limits.overflow,
         context=trunk.context, room=room, flag=flag,

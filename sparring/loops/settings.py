@@ -125,6 +125,28 @@ class OnlineSettings:
 
 
 @settings
+class SelectionSettings:
+    """How a method that trains on what it selects goes about it."""
+
+    rounds: int = knob(3, "how often to sample, select and train", within=(1, 10_000))
+    prompts: int = knob(0, "prompts that are sampled for in one round; 0 takes all", within=(0, 100_000_000))
+    K: int = knob(8, "responses to each prompt", within=(1, 100_000))
+    max_tokens: int = knob(64, "longest sampled response in tokens", within=(1, 1_000_000))
+    temperature: float = knob(1.0, "temperature of sampling; training knows none", above=0)
+    top_k: int = knob(0, "sample among so many likeliest tokens; 0 among all", within=(0, 10_000_000))
+    epochs: float = knob(1.0, "how often each selected record is seen in one round", above=0)
+    steps: int = knob(0, "optimizer steps of one round; 0 means as many as the epochs need", within=(0, 10_000_000))
+    batch: int = knob(32, "selected records in one step", within=(1, 100_000))
+    save_every: int = knob(50, "steps between checkpoints", within=(1, 10_000_000))
+    keep_best: str = knob(
+        "last",
+        "which round's model is kept: the last, or the best by score on held-out prompts",
+        choices=("last", "eval_score"),
+    )
+    seed: int = knob(0, "the one seed that every random choice of the run is derived from", within=(0, 2**62))
+
+
+@settings
 class DiscriminatorSettings:
     """How the judge of an adversarial run learns."""
 
