@@ -11,6 +11,7 @@ import yaml
 from sparring import methods
 from sparring.cli import main, train
 from sparring.cli.flags import choose
+from sparring.cli.pages import page, write_pages
 from sparring.core.errors import DataError, Diverged, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -301,6 +302,22 @@ def test_the_readme_names_every_method_as_the_method_does():
     for name in methods.names():
         first = methods.docstring(name).splitlines()[0]
         assert f"| `{name}` | {methods.find(name).data}s | {first} |" in text
+
+
+def test_the_pages_of_the_methods_are_as_the_methods_are_now(tmp_path):
+    for made in write_pages(tmp_path):
+        kept = ROOT / "docs/methods" / made.name
+        assert kept.exists() and kept.read_text() == made.read_text(), "run: make docs"
+    assert len(list((ROOT / "docs/methods").iterdir())) == len(methods.names()) + 1
+
+
+def test_a_page_of_a_method_holds_its_equation_its_knobs_its_signals_and_its_figures():
+    text = page("dpo")
+    assert "    L = - q log sigmoid(z)" in text and "arXiv:2305.18290" in text
+    assert "| `--beta` | 0.1 | above 0 |" in text and "| `ref_token_logps` | B K T | nats |" in text
+    assert "| `reward_accuracy` |" in text and "judge_accuracy" not in text
+    assert "| `judge_accuracy_held_out` |" in page("rlgaf") and "--feedback" not in page("spin")
+    assert "--feedback length" in page("raft") and "`--share`" in page("raft")
 
 
 def test_the_readme_has_a_line_for_every_folder():

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import Field, asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     parser.add_argument("name", nargs="?", help="show one method: its equation, source, knobs and signals")
+    parser.add_argument("--pages", metavar="FOLDER", help="write a page for each method into a folder, in Markdown")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.add_argument(
         "--metrics", action="store_true", help="show what each figure of a run means, and its healthy band"
@@ -27,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show all methods, one method or the metrics; return the exit code. A wrong name raises SettingError."""
+    if args.pages:
+        from sparring.cli.pages import write_pages
+
+        written = write_pages(Path(args.pages))
+        Console().print(f"{len(written)} pages in {args.pages}")
+        return 0
     if args.json:
         sys.stdout.write(json.dumps(_as_data(args), indent=2) + "\n")
         return 0
@@ -101,7 +109,8 @@ def _judge_knobs() -> list[dict[str, Any]]:
     return [_knob(field) for field in knobs(DiscriminatorSettings)]
 
 
-def _range(knob: dict[str, Any]) -> str:
+def in_words(knob: dict[str, Any]) -> str:
+    """Say which values a knob takes."""
     if knob["choices"]:
         return " | ".join(knob["choices"])
     if knob["above"]:
@@ -137,7 +146,7 @@ def _page(console: Console, page: dict[str, Any]) -> None:
         title = "Knobs of the discriminator" if page.get("feedback") == "discriminator" else "Knobs"
         table = Table(_name("knob"), "default", "range", "what it does", title=title, title_justify="left")
         for knob in page["knobs"]:
-            table.add_row(knob["name"], str(knob["default"]), _range(knob), knob["meaning"])
+            table.add_row(knob["name"], str(knob["default"]), in_words(knob), knob["meaning"])
         console.print(table)
 
 

@@ -280,3 +280,14 @@ _JUDGE = {
 }
 
 METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE, **SELECTION}
+
+_OF_LOOP = {
+    "offline": (*_TRAINING, *_ORDERED),
+    "online": (*_TRAINING, *_SAMPLES, *_UPDATES),
+    "rounds": ("score", "length", "kl", "eval_score", *SELECTION),
+}
+
+
+def of_loop(loop: str, *, has_discriminator: bool = False) -> list[str]:
+    """List the figures that a run of this loop has: offline, online or rounds."""
+    return [*_OF_LOOP[loop], *(_JUDGE if has_discriminator else ())]
