@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from sparring.core.registry import Recipe
 from sparring.loops.train import train
+from sparring.methods import find
 from sparring.models.backbone import save_trunk, tiny_model
 from sparring.models.machine import Machine
 
@@ -65,7 +67,8 @@ def machine() -> Machine:
 
 def quick(method, run, *, data="", feedback=(), resume=False, model="", settings=None, quiet=True, **more):
     """Train the small model; returns the run folder."""
-    is_online = method in ("reinforce", "rloo", "ppo", "rlgaf")
+    found = find(method)
+    is_online = isinstance(found, Recipe) or found.data == "prompt"
     base = ONLINE | (JUDGE if "discriminator" in str(feedback) or method == "rlgaf" else {}) if is_online else OFFLINE
     file = data or world() / ("pairs.jsonl" if method in ("dpo", "reward_model") else "texts.jsonl")
     return train(

@@ -59,6 +59,7 @@ WRONG = [
     ("reinforce", {"feedback": ["length"], "settings": {"epochs": 2}}, "use ppo"),
     ("rloo", {"feedback": ["length"], "settings": {"minibatches": 2}}, "use ppo"),
     ("rlgaf", {"policy": "reinforce", "settings": {"epochs": 4}}, "use ppo"),
+    ("ppo", {"feedback": ["length"], "settings": {"kl_horizon": 1e4}}, "set kl_target"),
     ("ppo", {"feedback": ["length"], "settings": {"batch": 2, "minibatches": 3}}, "only 2 prompts"),
     ("rlgaf", {"settings": {"keep_best": "eval_score"}}, "a discriminator's move"),
     ("ppo", {"feedback": ["length"], "settings": {"keep_best": "eval_score", "held_out": 0.0}}, "held-out prompts"),

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sparring.loops.train import train
-from tests.bandit import BETA, OPTIMUM, REF, REWARD
+from tests.bandit import BETA, OPTIMUM, REF, REWARD, grpo_end
 from tests.small import write
 from tests.world_of_three import ARMS, SETTINGS, make, policy, reward
 
@@ -59,7 +59,12 @@ def test_sft_ends_at_the_shares_of_the_demonstrations(world, tmp_path):
     [
         ("reinforce", {"rounds": 80, "lr": 0.02}),
         ("rloo", {"rounds": 80, "lr": 0.02}),
+        ("reinforce_value", {"rounds": 80, "lr": 0.02}),
+        # A third for KL leaves two thirds for the score: the same proportions as a price of one half.
+        ("reinforce_value", {"rounds": 80, "lr": 0.02, "objective": "share", "kl": 1 / 3}),
         ("ppo", {"rounds": 60, "lr": 0.02, "epochs": 2, "value_clip": 10.0, "value_weight": 1.0}),
+        # Without the standard deviation its advantages are 3/4 of the score's, so 3/4 of the price means the same.
+        ("grpo", {"rounds": 80, "lr": 0.02, "scale": "none", "estimator": "k2", "kl": BETA * 3 / 4}),
     ],
 )
 def test_sampling_methods_end_within_a_hundredth_of_the_optimum(world, tmp_path, method, settings):
@@ -68,7 +73,17 @@ def test_sampling_methods_end_within_a_hundredth_of_the_optimum(world, tmp_path,
     # each). The watch only warns: in a world of three answers all of them are alike.
     run = learn(
         world, tmp_path / method, method, feedback=[reward],
-        kl=BETA, batch=16, K=4, max_tokens=1, watch="warn", **settings,
+        **{"kl": BETA, "batch": 16, "K": 4, "max_tokens": 1, "watch": "warn"} | settings,
     )  # fmt: skip
     arms, rest = policy(run)
     assert arms == pytest.approx(OPTIMUM, abs=0.01) and rest < 1e-3
+
+
+def test_grpo_with_the_kl_of_its_paper_ends_at_its_own_place(world, tmp_path):
+    # Unlike above, responses differ in worth at this end, so the noise of sampling stays: large batches, falling rate.
+    run = learn(
+        world, tmp_path / "grpo", "grpo", feedback=[reward],
+        kl=BETA, scale="none", rounds=60, lr=0.02, batch=48, K=4, max_tokens=1, watch="warn",
+    )  # fmt: skip
+    arms, rest = policy(run)
+    assert arms == pytest.approx(grpo_end(BETA, 4), abs=0.03) and rest < 1e-3

@@ -66,7 +66,10 @@ class Choice:
         shown: list[tuple[str, type]] = [(f"knobs of {self.policy or self.name}", equation)]
         if isinstance(self.found, Recipe):
             shown.append(("recipe", settings.RecipeSettings))
-        shown.append(("online", settings.OnlineSettings) if self.is_online else ("offline", settings.OfflineSettings))
+        if self.is_online:
+            shown += [("online", settings.OnlineSettings), ("reward", settings.RewardSettings)]
+        else:
+            shown.append(("offline", settings.OfflineSettings))
         if self.is_adversarial:
             shown.append(("discriminator", settings.DiscriminatorSettings))
         shown += [("model", settings.ModelSettings), ("data", settings.DataSettings)]

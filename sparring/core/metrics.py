@@ -117,7 +117,7 @@ _SAMPLES = {
         healthy="rises with score; a growing gap means that prompts are learnt by heart",
     ),
     "reward": Metric(
-        meaning="mean score after the price of KL is taken off",
+        meaning="mean score after the price of KL, and of not ending, is taken off",
         unit="reward",
         healthy="rises; when score rises and reward falls, KL costs more than it earns",
     ),

@@ -46,8 +46,8 @@ def build_offline(job: Job, trunk: Trunk, data: Data, machine: Machine, *, start
 
 def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online:
     """Make the loop of a method that learns from its own samples, and its judge."""
-    settings = job.online
-    assert settings is not None
+    settings, reward = job.online, job.reward
+    assert settings is not None and reward is not None
     _rehearse(job, settings.K)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     policy = new_policy(trunk, derive(job.seed, "adapter"))
@@ -59,7 +59,7 @@ def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online
         method=job.equation, prompts=data.train, held_out=data.held_out, feedback=feedback,
         networks=Networks(policy=policy, reference=reference, critic=critic, temperature=settings.temperature),
         updater=_updater(job, trunk, weights, machine, total_updates(settings)), machine=machine, settings=settings,
-        micro_tokens=job.optimizer.micro_tokens,
+        reward=reward, micro_tokens=job.optimizer.micro_tokens,
         judge_warmup=job.discriminator.judge_warmup if job.discriminator else 0,
     )  # fmt: skip
 

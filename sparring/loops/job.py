@@ -20,6 +20,7 @@ from sparring.loops.settings import (
     OnlineSettings,
     OptimizerSettings,
     RecipeSettings,
+    RewardSettings,
     RunSettings,
 )
 
@@ -43,6 +44,7 @@ class Job:
     optimizer: OptimizerSettings
     offline: OfflineSettings | None
     online: OnlineSettings | None
+    reward: RewardSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
     policy: str | None = None
@@ -77,7 +79,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [self.equation, self.recipe, self.online, self.offline, self.discriminator]
+        parts = [self.equation, self.recipe, self.online, self.reward, self.offline, self.discriminator]
         parts += [self.model_settings, self.data_settings, self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
@@ -136,6 +138,7 @@ def make_job(
         "optimizer": OptimizerSettings,
         "offline": None if is_online else OfflineSettings,
         "online": OnlineSettings if is_online else None,
+        "reward": RewardSettings if is_online else None,
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if recipe else None,
     }
@@ -159,14 +162,16 @@ def _check_together(job: Job) -> None:
 
 
 def _online_problem(job: Job) -> str:
-    online, name = job.online, job.equation.name
-    assert online is not None
+    online, reward, name = job.online, job.reward, job.equation.name
+    assert online is not None and reward is not None
     if online.epochs * online.minibatches > 1 and "old_token_logps" not in needs(job.equation.loss):
         return (
             f"epochs {online.epochs} and minibatches {online.minibatches} ask for several updates on the same samples, "
             f"but the loss of {name} is right for one only, for it has no ratio to the policy that sampled; "
             "set both to 1, or use ppo"
         )
+    if reward.kl_horizon and not reward.kl_target:
+        return "kl_horizon says how fast the price of KL follows its target, and there is none; set kl_target"
     if online.minibatches > online.batch:
         return f"minibatches is {online.minibatches}, but there are only {online.batch} prompts in a batch to divide"
     if online.keep_best == "eval_score" and job.discriminator is not None:

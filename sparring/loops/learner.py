@@ -35,21 +35,25 @@ class Learner:
     settings: OnlineSettings
     micro_tokens: int
 
-    def known(self, rollout: Rollout, scores: Tensor, price: float) -> dict[str, Tensor]:
-        """Everything that stays fixed while the policy is trained on this round."""
+    def at(self, price: float) -> "Learner":
+        """The same where a nat of KL costs this much, in credit and loss alike."""
+        return replace(self, method=replace(self.method, kl=price))
+
+    def known(self, rollout: Rollout, rewards: Tensor) -> dict[str, Tensor]:
+        """Everything that stays fixed while the policy is trained on this round; `rewards` are what it is paid."""
         batch, asked = rollout.batch, needs(self.method.credit) + needs(self.method.loss)
         fixed = [n for n in FIXED if n in asked]
-        known = {"scores": scores, "mask": batch.mask, "old_token_logps": rollout.token_logps}
+        known = {"scores": rewards, "mask": batch.mask, "old_token_logps": rollout.token_logps}
         parts = []
         with torch.no_grad(), self.machine.computing():
             for start, stop in _parts(batch, self.micro_tokens):
                 parts.append(compute(fixed, batch.rows(start, stop), self.networks))
         known |= {n: torch.cat([p[n] for p in parts]) for n in fixed}
-        return known | self._credit(known, price)
+        return known | self._credit(known)
 
-    def _credit(self, known: dict[str, Tensor], price: float) -> dict[str, Tensor]:
+    def _credit(self, known: dict[str, Tensor]) -> dict[str, Tensor]:
         """Credit is given over the whole round, also when several processes hold parts of it."""
-        machine, method = self.machine, replace(self.method, kl=price)
+        machine, method = self.machine, self.method
         names = needs(method.credit)
         mine = [{n: known[n][b].cpu() for n in names} for b in range(len(known["mask"]))]
         everyone = machine.join(mine)

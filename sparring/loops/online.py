@@ -1,6 +1,6 @@
 """The one loop for every method that learns from its own samples.
 
-    prompts -> sample -> score -> credit -> loss -> step(s) -> the judge learns, if it does
+    prompts -> sample -> score -> reward -> credit -> loss -> step(s) -> the judge learns, if it does
 
 Responses are scored by the judge as it was before it learns from them. The log-probabilities they were
 drawn at come from the sampler, which uses the trainer's own weights; there is no second pass for them.
@@ -9,6 +9,9 @@ drawn at come from the sampler, which uses the trainer's own weights; there is n
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from sparring.core.credit import AdaptiveKL
 from sparring.core.errors import Diverged
@@ -23,12 +26,12 @@ from sparring.loops.learner import Learner
 from sparring.loops.order import Order
 from sparring.loops.progress import Progress
 from sparring.loops.run import Run
-from sparring.loops.settings import OnlineSettings
+from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.loops.watch import Watch
 from sparring.models.machine import Machine
 from sparring.models.signals import Networks
 from sparring.models.update import Updater
-from sparring.rollout.sample import Rollout, Sampling, sample
+from sparring.rollout.sample import Rollout, Sampling, Stop, sample
 from sparring.rollout.store import sample_rows
 
 SHOWN = ("score", "kl", "judge_accuracy_held_out", "entropy", "length", "eval_score", "tokens_per_second")
@@ -48,6 +51,7 @@ class Online:
     updater: Updater
     machine: Machine
     settings: OnlineSettings
+    reward: RewardSettings
     micro_tokens: int
     judge_warmup: int = 0
 
@@ -113,8 +117,7 @@ class _Loop:
     def __init__(self, job: Online, run: Run) -> None:
         self.job, self.run = job, run
         self.memory, self.watch = _Memory(), Watch()
-        target = job.settings.kl_target
-        self.controller = AdaptiveKL(beta=job.method.kl, target=target) if target else None
+        self.controller = _controller(job)
         self.learners = learners(job.feedback)
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
         self.learner = Learner(
@@ -138,11 +141,12 @@ class _Loop:
         if not bool(scores.isfinite().all()):
             worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
-        known = self.learner.known(rollout, scores, self.price)
-        found = [f for one in job.machine.join(facts(rollout, known)) for f in one]
+        learner = self.learner.at(self.price)
+        known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished))
+        found = [f for one in job.machine.join(facts(rollout, known, scores)) for f in one]
         row = describe(found, self.price)
         if number > job.warm_up_rounds:
-            row |= self.learner.improve(rollout.batch, known, number - 1)
+            row |= learner.improve(rollout.batch, known, number - 1)
             if self.controller is not None and "kl" in row:
                 self.controller = self.controller.update(row["kl"])
         for judge in self.learners:
@@ -242,3 +246,22 @@ class _Loop:
         self.job.machine.wait()  # until that checkpoint has been written
         if back is not None:
             self._take(self.run.state_at(back))
+
+
+def rewarded(scores: Tensor, stops: Sequence[Sequence[Stop]], unfinished: float) -> Tensor:
+    """Take a penalty off the score of every response that was cut before it ended itself.
+
+    The penalty is subtracted, as TRL does. OpenAI and AlpacaFarm put a fixed score, -1, in place of the judge's;
+    what that means depends on where the judge's scores lie, and a judge that learns keeps moving them.
+    """
+    cut = torch.tensor([[stop is not Stop.EOS for stop in row] for row in stops], device=scores.device)
+    return scores - unfinished * cut.to(scores.dtype)
+
+
+def _controller(job: Online) -> AdaptiveKL | None:
+    """The price of KL that follows its target: by the paper's rate, or by the responses of a round over a horizon."""
+    reward, settings = job.reward, job.settings
+    if not reward.kl_target:
+        return None
+    rate = settings.batch * settings.K / reward.kl_horizon if reward.kl_horizon else 0.1
+    return AdaptiveKL(beta=job.method.kl, target=reward.kl_target, rate=rate)

@@ -107,9 +107,6 @@ class OnlineSettings:
     temperature: float = knob(1.0, "temperature of the policy, in sampling and in training alike", above=0)
     epochs: int = knob(1, "passes over the samples of one round", within=(1, 100))
     minibatches: int = knob(1, "optimizer steps in one pass over the samples", within=(1, 1024))
-    kl_target: float = knob(
-        0.0, "nats from the reference that the price of KL is adapted to; 0 keeps the price fixed", within=(0, 10_000)
-    )
     watch: str = knob(
         "rollback",
         "what to do when collapse is certain: warn, stop, or stop with the best checkpoint",
@@ -122,6 +119,21 @@ class OnlineSettings:
         choices=("last", "eval_score"),
     )
     seed: int = knob(0, "the one seed that every random choice of the run is derived from", within=(0, 2**62))
+
+
+@settings
+class RewardSettings:
+    """What is made of a score before the policy learns from it."""
+
+    unfinished: float = knob(
+        0.0, "taken off the score of a response that was cut before it ended itself", within=(0, 1_000_000)
+    )
+    kl_target: float = knob(
+        0.0, "nats from the reference that the price of KL is adapted to; 0 keeps the price fixed", within=(0, 10_000)
+    )
+    kl_horizon: float = knob(
+        0.0, "responses in which the price moves by its error once; 0: a tenth of it each round", within=(0, 1e12)
+    )
 
 
 @settings
