@@ -53,6 +53,8 @@ SCENARIOS = {
         "texts",
         {**ONLINE, "epochs": 2, "minibatches": 2, "kl_target": 1.0, "keep_best": "eval_score"},
     ),
+    "ppo-ptx": ("ppo_ptx", "texts", {**ONLINE, "pretrain_batch": 3, "minibatches": 2}),
+    "nlpo": ("nlpo", "texts", {**ONLINE, "nucleus": 0.6, "nucleus_least": 1, "nucleus_every": 3}),
     "rlgaf": ("rlgaf", "texts", {**ONLINE, **JUDGE}),
     "rlgaf-warmup": ("rlgaf", "texts", {**ONLINE, **JUDGE, "rounds": 3, "sft_epochs": 0.5}),
 }
@@ -79,7 +81,8 @@ def run(name: str, world: Path, folder: Path) -> None:
     os.environ["SPARRING_CACHE"] = f"{folder}.cache"
     train(
         method, model=str(world / "start"), data=str(world / f"{data}.jsonl"), run=folder, resume=True,
-        feedback=["length"] if method == "ppo" else (), settings=settings, quiet=True,
+        feedback=["length"] if method in ("ppo", "ppo_ptx", "nlpo") else (), settings=settings, quiet=True,
+        pretrain=str(world / "texts.jsonl") if method == "ppo_ptx" else None,
     )  # fmt: skip
 
 

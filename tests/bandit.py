@@ -110,3 +110,19 @@ def grpo_end(kl, K, ref=REF, reward=REWARD):
         z = (low + high) / 2
         low, high = (z, high) if float((kl * ref / (z - pull)).sum()) > 1 else (low, z)
     return (kl * ref / (z - pull)).tolist()
+
+
+def ptx_end(weight, text, *, is_whitened=False):
+    """Where E[r - beta log(pi/ref)] + weight E_text[log pi] has its maximum: uphill in the logits until nothing moves.
+
+    The slope is pi (u - mean u) + weight (text - pi); whitened advantages divide u by its standard deviation under pi.
+    """
+    logits = REF.log().clone()
+    for _ in range(4000):
+        pi = logits.softmax(-1)
+        u = REWARD - BETA * (pi / REF).log()
+        above = u - (pi * u).sum()
+        slope = pi * above / ((pi * above**2).sum().sqrt() if is_whitened else 1.0) + weight * (text - pi)
+        logits = logits + 0.3 / (1 + weight) * slope
+    assert slope.abs().max() < 1e-6
+    return logits.softmax(-1).tolist()

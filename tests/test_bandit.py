@@ -16,6 +16,7 @@ from tests.bandit import (
     grpo_end,
     lowest,
     mean,
+    ptx_end,
     sample_and_climb,
     tokens,
 )
@@ -161,6 +162,19 @@ def test_sampled_rloo_ends_within_an_interval_around_the_optimum():
     half = 4.604 * ends.std(0) / math.sqrt(5)
     assert (half < 1e-2).all()
     assert (abs(ends.mean(0) - torch.tensor(OPTIMUM).double()) <= half + 1e-3).all()
+
+
+def test_pre_training_text_pulls_the_optimum_towards_itself():
+    text = torch.tensor([0.1, 0.3, 0.6], dtype=torch.double)
+    assert ptx_end(1e3, text) == pytest.approx(text.tolist(), abs=1e-3)
+    # The maximum of the two sums, found as such and not by its slope.
+    w, r, ref = 0.5, REWARD, REF
+
+    def loss(x):
+        pi = x.softmax(-1)
+        return -(pi * (r - BETA * (pi / ref).log())).sum() - w * (text * x.log_softmax(-1)).sum()
+
+    assert ptx_end(w, text) == pytest.approx(lowest(loss).softmax(-1).tolist(), abs=1e-4)
 
 
 # The adversarial world: demonstrations follow DATA, and the discriminator is the best there is.

@@ -9,13 +9,14 @@ from sparring.core.errors import Diverged, FeedbackError, SettingError
 from sparring.core.metrics import METRICS
 from sparring.loops.figures import Facts, describe
 from sparring.loops.learner import total_updates
-from sparring.loops.online import rewarded
+from sparring.loops.reward import rewarded
 from sparring.loops.settings import OnlineSettings
 from sparring.loops.watch import Watch
 from sparring.methods import get
 from sparring.models import checkpoint
+from sparring.models.backbone import load_trunk
 from sparring.rollout.sample import Stop
-from tests.small import ONLINE, apart, quick, rows, same, weights, write
+from tests.small import ONLINE, apart, quick, rows, same, weights, world, write
 
 
 class Broken:
@@ -137,6 +138,54 @@ def test_a_response_that_did_not_end_is_paid_less_and_scored_the_same(tmp_path):
     assert dear[0]["score"] == free[0]["score"] and 0 < dear[0]["eos_rate"] < 1
     assert dear[0]["reward"] == pytest.approx(free[0]["reward"] - 3.0 * (1 - dear[0]["eos_rate"]))
     assert dear[1]["score"] != free[1]["score"]  # and the policy has learnt otherwise
+
+
+def test_ppo_ptx_of_weight_zero_is_ppo_and_of_any_other_weight_is_not(tmp_path):
+    ppo = quick("ppo", tmp_path / "ppo", feedback=["length"])
+    zero = quick("ppo_ptx", tmp_path / "zero", feedback=["length"], settings={"pretrain_weight": 0.0})
+    assert same(weights(zero), weights(ppo)) and rows(zero) == rows(ppo)
+    text = write(tmp_path / "texts.jsonl", [{"text": "ba be bi"}, {"text": "do du"}])
+    mixed = quick("ppo_ptx", tmp_path / "mixed", feedback=["length"], pretrain=str(text))
+    found = [r["pretrain_loss"] for r in rows(mixed)]
+    assert found[-1] < found[0] and apart(weights(mixed), weights(ppo)) > 1e-4
+
+
+def test_the_texts_of_an_update_are_divided_by_their_own_tokens_at_temperature_one(tmp_path):
+    # At the start nothing has moved, so the first figure is the start's own loss: -log p of a word and of the end.
+    text = write(tmp_path / "texts.jsonl", [{"prompt": "ba", "response": " be"}])
+    settings = {"pretrain_weight": 1.0, "temperature": 0.5, "micro_tokens": 1, "pretrain_batch": 3}
+    run = quick("rloo", tmp_path / "run", feedback=["length"], pretrain=str(text), settings=settings)
+    trunk = load_trunk(str(world() / "model"))
+    ids = [*trunk.tokenizer("ba be")["input_ids"], trunk.tokenizer.eos_token_id]
+    logps = trunk.lm(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    want = -(logps[-3, ids[-2]] + logps[-2, ids[-1]]).item() / 2
+    assert rows(run)[0]["pretrain_loss"] == pytest.approx(want, rel=1e-4)
+
+
+NLPO = {"nucleus": 0.6, "nucleus_least": 1, "nucleus_every": 3, "lr": 3e-2}
+
+
+def test_nlpo_that_allows_everything_is_ppo(tmp_path):
+    settings = {"nucleus": 1.0, "kl": 0.05}
+    nlpo, ppo = quick("nlpo", tmp_path / "nlpo", feedback=["length"], settings=settings), quick(
+        "ppo", tmp_path / "ppo", feedback=["length"])  # fmt: skip
+    assert same(weights(nlpo), weights(ppo)) and rows(nlpo) == rows(ppo)
+    # Allowing every token one by one is the same as not asking, too.
+    settings = {"nucleus": 0.5, "nucleus_least": 10_000, "kl": 0.05}
+    asked = quick("nlpo", tmp_path / "asked", feedback=["length"], settings=settings)
+    assert same(weights(asked), weights(ppo)) and rows(asked) == rows(ppo)
+    masked = quick("nlpo", tmp_path / "masked", feedback=["length"], settings=NLPO)
+    assert apart(weights(masked), weights(ppo)) > 1e-4
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_nlpo_recomputes_its_samples_under_the_very_sets_they_were_drawn_from(tmp_path, adapter):
+    # Over four rounds, the policy moves away from its copy; yet the first update of each begins at ratio 1.
+    settings = {**NLPO, "adapter": adapter, "rank": 2, "lr": 3e-2}
+    found = rows(quick("nlpo", tmp_path / "run", feedback=["length"], settings=settings))
+    assert all(r["ratio_max"] == pytest.approx(1.0, abs=1e-4) for r in found)
+    free = rows(quick("ppo", tmp_path / "free", feedback=["length"], settings={"adapter": adapter, "rank": 2}))
+    assert found[0]["entropy"] < free[0]["entropy"]
 
 
 def test_without_a_target_the_price_stays(tmp_path):

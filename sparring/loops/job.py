@@ -16,9 +16,11 @@ from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
     ModelSettings,
+    NucleusSettings,
     OfflineSettings,
     OnlineSettings,
     OptimizerSettings,
+    PretrainSettings,
     RecipeSettings,
     RewardSettings,
     RunSettings,
@@ -45,12 +47,15 @@ class Job:
     offline: OfflineSettings | None
     online: OnlineSettings | None
     reward: RewardSettings | None
+    mix: PretrainSettings | None
+    nucleus: NucleusSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
     policy: str | None = None
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
     negatives: str | None = None
+    pretrain: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     where: tuple[str, ...] = ()
     negatives_where: tuple[str, ...] = ()
@@ -79,8 +84,8 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [self.equation, self.recipe, self.online, self.reward, self.offline, self.discriminator]
-        parts += [self.model_settings, self.data_settings, self.optimizer, self.run_settings]
+        parts = [self.equation, self.recipe, self.online, self.reward, self.mix, self.nucleus, self.offline]
+        parts += [self.discriminator, self.model_settings, self.data_settings, self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +99,7 @@ class Job:
             "eval_data": self.eval_data,
             "feedback": self.judges(),
             "negatives": self.negatives,
+            "pretrain": self.pretrain,
             "fields": dict(self.fields),
             "where": list(self.where),
             "negatives_where": list(self.negatives_where),
@@ -111,6 +117,7 @@ def make_job(
     eval_data: str | None = None,
     feedback: Sequence[Any] = (),
     negatives: str | None = None,
+    pretrain: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     negatives_where: Sequence[str] = (),
@@ -124,12 +131,14 @@ def make_job(
     is_online = equation.data == "prompt"
     if not is_online and feedback:
         raise SettingError(f"{method} learns from a file and has no use for --feedback; leave it out")
-    specs = tuple(feedback) or ((recipe.feedback,) if recipe else ())
+    specs = tuple(feedback) or ((recipe.feedback,) if recipe and recipe.feedback else ())
     if is_online and not specs:
         raise SettingError(f"{method} learns from scores; name a judge with --feedback, for example --feedback length")
     is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
     if negatives is not None and not is_adversarial:
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
+    if pretrain is not None and not is_online:
+        raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
     classes: dict[str, type | None] = {
         "equation": equation,
         "model_settings": ModelSettings,
@@ -139,16 +148,18 @@ def make_job(
         "offline": None if is_online else OfflineSettings,
         "online": OnlineSettings if is_online else None,
         "reward": RewardSettings if is_online else None,
+        "mix": PretrainSettings if is_online else None,
+        "nucleus": NucleusSettings if is_online else None,
         "discriminator": DiscriminatorSettings if is_adversarial else None,
-        "recipe": RecipeSettings if recipe else None,
+        "recipe": RecipeSettings if recipe and recipe.data == DEMONSTRATION else None,
     }
     chosen = dict(recipe.defaults.get(equation.name, {}) if recipe else {}) | dict(settings or {})
     parts = _sort(method, chosen, classes)
     kind = DEMONSTRATION if is_adversarial else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
-        policy=equation.name if recipe else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
-        where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
+        policy=equation.name if recipe else None, feedback=specs, negatives=negatives, pretrain=pretrain,
+        fields=dict(fields or {}), where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
     )  # fmt: skip
     _check_together(job)
     return job
@@ -162,8 +173,8 @@ def _check_together(job: Job) -> None:
 
 
 def _online_problem(job: Job) -> str:
-    online, reward, name = job.online, job.reward, job.equation.name
-    assert online is not None and reward is not None
+    online, reward, mix, name = job.online, job.reward, job.mix, job.equation.name
+    assert online is not None and reward is not None and mix is not None
     if online.epochs * online.minibatches > 1 and "old_token_logps" not in needs(job.equation.loss):
         return (
             f"epochs {online.epochs} and minibatches {online.minibatches} ask for several updates on the same samples, "
@@ -172,6 +183,12 @@ def _online_problem(job: Job) -> str:
         )
     if reward.kl_horizon and not reward.kl_target:
         return "kl_horizon says how fast the price of KL follows its target, and there is none; set kl_target"
+    if mix.pretrain_weight and job.pretrain is None:
+        return (
+            f"pretrain_weight is {mix.pretrain_weight:g}, but there is no text; name a file with --pretrain, or set 0"
+        )
+    if job.pretrain is not None and not mix.pretrain_weight:
+        return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
     if online.minibatches > online.batch:
         return f"minibatches is {online.minibatches}, but there are only {online.batch} prompts in a batch to divide"
     if online.keep_best == "eval_score" and job.discriminator is not None:

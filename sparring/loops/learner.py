@@ -9,6 +9,7 @@ from torch import Tensor
 from sparring.core.registry import needs
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch
+from sparring.loops.pretrain import Pretraining
 from sparring.loops.settings import OnlineSettings
 from sparring.models.machine import Machine
 from sparring.models.signals import Networks, compute
@@ -34,6 +35,7 @@ class Learner:
     machine: Machine
     settings: OnlineSettings
     micro_tokens: int
+    pretraining: Pretraining | None = None
 
     def at(self, price: float) -> "Learner":
         """The same where a nat of KL costs this much, in credit and loss alike."""
@@ -80,6 +82,8 @@ class Learner:
         mine = batch.take(chosen)
         held = {n: v[chosen] for n, v in known.items()}
         furthest, clipped, tokens = 1.0, 0.0, 0.0
+        if self.pretraining is not None:
+            self.pretraining.add()
         for start, stop in _parts(mine, self.micro_tokens):
             part = mine.rows(start, stop)
             with self.machine.computing():

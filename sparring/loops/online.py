@@ -10,10 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from sparring.core.credit import AdaptiveKL
 from sparring.core.errors import Diverged
 from sparring.core.seeds import derive
 from sparring.data.batch import Row
@@ -22,16 +18,19 @@ from sparring.feedback.combine import learners
 from sparring.feedback.protocol import Feedback
 from sparring.loops.clock import Stopwatch
 from sparring.loops.figures import describe, facts
+from sparring.loops.lag import Lagged
 from sparring.loops.learner import Learner
 from sparring.loops.order import Order
+from sparring.loops.pretrain import Pretraining
 from sparring.loops.progress import Progress
+from sparring.loops.reward import controller, rewarded
 from sparring.loops.run import Run
 from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.loops.watch import Watch
 from sparring.models.machine import Machine
 from sparring.models.signals import Networks
 from sparring.models.update import Updater
-from sparring.rollout.sample import Rollout, Sampling, Stop, sample
+from sparring.rollout.sample import Rollout, Sampling, sample
 from sparring.rollout.store import sample_rows
 
 SHOWN = ("score", "kl", "judge_accuracy_held_out", "entropy", "length", "eval_score", "tokens_per_second")
@@ -53,6 +52,8 @@ class Online:
     settings: OnlineSettings
     reward: RewardSettings
     micro_tokens: int
+    pretraining: Pretraining | None = None
+    lagged: Lagged | None = None
     judge_warmup: int = 0
 
     @property
@@ -117,12 +118,12 @@ class _Loop:
     def __init__(self, job: Online, run: Run) -> None:
         self.job, self.run = job, run
         self.memory, self.watch = _Memory(), Watch()
-        self.controller = _controller(job)
+        self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
         self.learner = Learner(
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
-            settings=job.settings, micro_tokens=job.micro_tokens,
+            settings=job.settings, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
         )  # fmt: skip
         self.how = Sampling(max_tokens=job.settings.max_tokens, temperature=job.settings.temperature)
 
@@ -162,10 +163,12 @@ class _Loop:
         job = self.job
         first = number * job.settings.batch + job.machine.rank
         keys = [first + i * job.machine.world for i in range(len(rows))]
+        if job.lagged is not None:
+            job.lagged.follow(number)
         with job.machine.computing():
             rollout = sample(
                 job.networks.policy, [r.prompt for r in rows], job.settings.K, self.how,
-                seed=job.settings.seed, keys=keys,
+                seed=job.settings.seed, keys=keys, masker=job.lagged.masker if job.lagged else None,
             )  # fmt: skip
         return replace(rollout, batch=replace(rollout.batch, where=tuple(r.where for r in rows)))
 
@@ -209,6 +212,7 @@ class _Loop:
             "updater": self.job.updater.state(),
             "judges": [judge.state() for judge in self.learners],
             "kl_price": self.price,
+            "masker": self.job.lagged.state() if self.job.lagged else {},
             "watch": self.watch.state(),
             "memory": asdict(memory),
         }
@@ -223,6 +227,8 @@ class _Loop:
             self._take(state)
             if self.controller is not None:
                 self.controller = replace(self.controller, beta=state["kl_price"])
+            if self.job.lagged is not None:
+                self.job.lagged.load(state["masker"])
             self.watch.load(state["watch"])
             self.memory = _Memory(**state["memory"])
         return done
@@ -246,22 +252,3 @@ class _Loop:
         self.job.machine.wait()  # until that checkpoint has been written
         if back is not None:
             self._take(self.run.state_at(back))
-
-
-def rewarded(scores: Tensor, stops: Sequence[Sequence[Stop]], unfinished: float) -> Tensor:
-    """Take a penalty off the score of every response that was cut before it ended itself.
-
-    The penalty is subtracted, as TRL does. OpenAI and AlpacaFarm put a fixed score, -1, in place of the judge's;
-    what that means depends on where the judge's scores lie, and a judge that learns keeps moving them.
-    """
-    cut = torch.tensor([[stop is not Stop.EOS for stop in row] for row in stops], device=scores.device)
-    return scores - unfinished * cut.to(scores.dtype)
-
-
-def _controller(job: Online) -> AdaptiveKL | None:
-    """The price of KL that follows its target: by the paper's rate, or by the responses of a round over a horizon."""
-    reward, settings = job.reward, job.settings
-    if not reward.kl_target:
-        return None
-    rate = settings.batch * settings.K / reward.kl_horizon if reward.kl_horizon else 0.1
-    return AdaptiveKL(beta=job.method.kl, target=reward.kl_target, rate=rate)

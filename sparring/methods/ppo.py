@@ -45,7 +45,7 @@ class PPO:
     lam: float = knob(0.95, "how far ahead advantages look: 0 trusts the next value, 1 only rewards", within=(0, 1))
     whiten: str = knob(
         "advantages",
-        "what is brought to standard deviation 1 over the round, advantages, rewards (keeping their mean), or both",
+        "what is brought to standard deviation 1: advantages, rewards (keeping their mean), both",
         choices=("advantages", "rewards", "both", "none"),
     )
 

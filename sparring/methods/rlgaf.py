@@ -28,9 +28,9 @@ wins, the norm reward is -1/2 everywhere and the text decays. Both of its totals
 demonstrations, mean ten times as many samples of the generator.
 
 What the paper leaves open and what is done here: prices and clips of its equation 3 are not given, so
-they are the policy's own defaults; the pre-training term has weight 0; table 1 back-propagates through
-the discriminator, which fits only its Gumbel variant, so here as in its equations 1 to 3 the
-discriminator's output is a reward.
+they are the policy's own defaults; the pre-training term has weight 0 unless --pretrain names a text and
+--pretrain-weight its weight; table 1 back-propagates through the discriminator, which fits only its
+Gumbel variant, so here as in its equations 1 to 3 the discriminator's output is a reward.
 
 Source: Yu et al. 2023, arXiv:2305.06176, table 1 and equations 1 to 3.
 """
