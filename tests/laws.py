@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import typing
+import zlib
 from dataclasses import MISSING, replace
 from pathlib import Path
 
@@ -16,13 +17,8 @@ from sparring.core.glossary import SIGNALS
 from sparring.core.registry import knobs, needs, welcomes
 
 K_OF = {"demonstration": 1, "rating": 1, "preference": 2, "ranking": 4, "prompt": 4}
-LIVE = (
-    "token_logps",
-    "other_token_logps",
-    "entropies",
-    "values",
-    "scores",
-)  # what a network produces while it is trained
+# what a network produces while it is trained
+LIVE = ("token_logps", "other_token_logps", "entropies", "values", "scores")
 COMPUTED = {"mask", "token_logps", "ref_token_logps", "old_token_logps", "values", "old_values"}
 NEUTRAL = {  # what the glossary says an absent signal means
     "margin": torch.zeros_like,
@@ -38,7 +34,9 @@ def signals(cls, B=4, T=7, seed=0, *, equal=False, names=None, dtype=torch.doubl
     full = {"mask": torch.arange(T) < torch.randint(2, T + 1, (B, size["K"]), generator=g)[..., None]}
     for name, signal in SIGNALS.items():
         shape = [size[axis] for axis in signal.axes.split()]
-        x = torch.randn(shape, generator=g, dtype=torch.double).to(dtype)
+        # Each has a stream of its own, so that a new word changes the numbers of no other.
+        own = torch.Generator().manual_seed(1000 * seed + zlib.crc32(name.encode()) % 1000)
+        x = torch.randn(shape, generator=own, dtype=torch.double).to(dtype)
         known = {
             "nats": -x.abs(),
             "nats of KL": x.abs(),

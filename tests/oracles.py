@@ -3,7 +3,7 @@
 A selection oracle sees samples as dictionaries of plain lists, and gives back (where, texts[, label]) in any order.
 A loss oracle sees one prompt: a number per prompt is a float, per response a list, per token a list of
 lists without padding. It returns the prompt's total and its weight. A credit oracle sees the whole
-round, as a list of such prompts.
+round, as a list of such prompts; where it returns a number per response, all its tokens share it.
 """
 
 from math import exp, log, sqrt
@@ -168,6 +168,52 @@ def ppo(m, *, token_logps, old_token_logps, advantages, values, old_values, retu
     return total, sum(len(row) for row in token_logps)
 
 
+def grpo(m, *, token_logps, old_token_logps, ref_token_logps, advantages):
+    costs = []
+    for k in range(len(token_logps)):
+        costs.append([])
+        for t in range(len(token_logps[k])):
+            q, a = exp(token_logps[k][t] - old_token_logps[k][t]), advantages[k][t]
+            gain = min(q * a, min(max(q, 1 - m.clip), 1 + m.clip) * a)
+            p, ref = exp(token_logps[k][t]), exp(ref_token_logps[k][t])
+            distance = {"k3": ref / p - log(ref / p) - 1, "k2": log(p / ref) ** 2 / 2}[m.estimator]
+            costs[-1].append(m.kl * distance - gain)
+    if m.average == "token":
+        return sum(map(sum, costs)), sum(map(len, costs))
+    return sum(sum(row) / len(row) for row in costs), len(costs)
+
+
+def grpo_credit(m, *, scores):
+    out = []
+    for row in scores:
+        mean = sum(row) / len(row)
+        std = sqrt(sum((s - mean) ** 2 for s in row) / len(row) + 1e-8) if m.scale == "std" else 1
+        out.append([(s - mean) / std for s in row])
+    return {"advantages": out}
+
+
+def reinforce_value(m, *, token_logps, advantages, values, returns):
+    total = reinforce(m, token_logps=token_logps, advantages=advantages)[0]
+    for row, due in zip(values, returns, strict=True):
+        total += m.value_weight * sum((v - r) ** 2 for v, r in zip(row, due, strict=True))
+    return total, sum(len(row) for row in token_logps)
+
+
+def reinforce_value_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
+    advantages, returns = [], []
+    for b in range(len(scores)):
+        due = []
+        for k, score in enumerate(scores[b]):
+            pairs = list(zip(old_token_logps[b][k], ref_token_logps[b][k], strict=True))
+            earned = (1 - m.kl) * score if m.objective == "share" else score
+            due.append([earned - m.kl * sum(old - ref for old, ref in pairs[t:]) for t in range(len(pairs))])
+        returns.append(due)
+        advantages.append(
+            [[r - v for r, v in zip(*both, strict=True)] for both in zip(due, old_values[b], strict=True)]
+        )
+    return {"advantages": advantages, "returns": returns}
+
+
 def reinforce_credit(m, *, scores, old_token_logps, ref_token_logps):
     paid = _paid(m, scores, old_token_logps, ref_token_logps)
     everything = [r for row in paid for r in row]
@@ -195,23 +241,34 @@ def rloo_credit(m, *, scores, old_token_logps, ref_token_logps):
 
 
 def ppo_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
+    rewards = []
+    for b in range(len(scores)):
+        rewards.append([])
+        for k, score in enumerate(scores[b]):
+            pairs = zip(old_token_logps[b][k], ref_token_logps[b][k], strict=True)
+            rewards[-1].append([-m.kl * (old - ref) for old, ref in pairs])
+            rewards[-1][-1][-1] += score
+    if m.whiten in ("rewards", "both"):
+        rewards = _whitened(rewards, keeps_mean=True)
     raw, returns = [], []
     for b in range(len(scores)):
         raw.append([])
         returns.append([])
-        for k, score in enumerate(scores[b]):
+        for k, r in enumerate(rewards[b]):
             v, T = old_values[b][k] + [0.0], len(old_values[b][k])
-            r = [-m.kl * (old_token_logps[b][k][t] - ref_token_logps[b][k][t]) for t in range(T)]
-            r[-1] += score
             delta = [r[t] + m.gamma * v[t + 1] - v[t] for t in range(T)]
             a = [sum((m.gamma * m.lam) ** (s - t) * delta[s] for s in range(t, T)) for t in range(T)]
             raw[-1].append(a)
             returns[-1].append([a[t] + v[t] for t in range(T)])
-    everything = [a for prompt in raw for row in prompt for a in row]
+    advantages = _whitened(raw) if m.whiten in ("advantages", "both") else raw
+    return {"advantages": advantages, "returns": returns}
+
+
+def _whitened(x, *, keeps_mean=False):
+    everything = [a for prompt in x for row in prompt for a in row]
     mean = sum(everything) / len(everything)
     std = sqrt(sum((a - mean) ** 2 for a in everything) / len(everything) + 1e-8)
-    white = [[[(a - mean) / std for a in row] for row in prompt] for prompt in raw]
-    return {"advantages": white, "returns": returns}
+    return [[[(a - mean) / std + (mean if keeps_mean else 0.0) for a in row] for row in prompt] for prompt in x]
 
 
 def best_of_n(m, *, scored):

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sparring import methods
-from sparring.core.registry import SELECTIONS
+from sparring.core.registry import SELECTIONS, Recipe
 from sparring.loops.train import train
+from sparring.methods import find, load_all
 from sparring.models.backbone import save_trunk, tiny_model
 from sparring.models.machine import Machine
 
-methods.load_all()
+load_all()
 WORDS = [a + b for a in "bdgkm" for b in "aeiou"]
 TIMING = {"seconds", "tokens_per_second"}
 COMMON = {"batch": 4, "save_every": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
@@ -69,7 +69,8 @@ def machine() -> Machine:
 
 def quick(method, run, *, data="", feedback=(), resume=False, model="", settings=None, quiet=True, **more):
     """Train the small model; returns the run folder."""
-    is_online = method in ("reinforce", "rloo", "ppo", "rlgaf")
+    found = find(method)
+    is_online = isinstance(found, Recipe) or found.data == "prompt"
     base = ONLINE | (JUDGE if "discriminator" in str(feedback) or method == "rlgaf" else {}) if is_online else OFFLINE
     base = SELECTING if method in SELECTIONS else base
     file = data or world() / ("pairs.jsonl" if method in ("dpo", "reward_model") else "texts.jsonl")

@@ -100,6 +100,25 @@ def test_the_policy_of_a_recipe_brings_its_own_knobs(capsys):
     assert "knobs of reinforce:" in out and "--value-clip" not in out
 
 
+def test_a_recipe_without_a_judge_asks_for_one_and_needs_no_policy_or_fine_tuning(capsys):
+    assert main.main(["train", "ppo_ptx", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--feedback JUDGE [flags]" in out and "--pretrain FILE" in out and "default 1)" in out
+    assert "--policy" not in out and "--sft-epochs" not in out
+    argv = words("--feedback", "length", "--pretrain", "t.jsonl", method="ppo_ptx")
+    assert arguments(argv)["pretrain"] == "t.jsonl"
+
+
+def test_flags_that_few_need_come_when_they_are_named(capsys):
+    main.main(["train", "rloo", "--help"])
+    assert not {"--nucleus-every", "--pretrain-batch"} & set(capsys.readouterr().out.split())
+    main.main(["train", "rloo", "--nucleus", "0.9", "--pretrain", "t.jsonl", "--help"])
+    assert {"--nucleus-every", "--pretrain-batch"} <= set(capsys.readouterr().out.split())
+    main.main(["train", "nlpo", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "share of its probability that the tokens hold; 1 allows all (default 0.9" in said
+
+
 def test_a_discriminator_as_feedback_brings_its_settings(capsys):
     main.main(["train", "rloo", "--feedback", "discriminator", "--help"])
     assert "--judge-lr" in capsys.readouterr().out

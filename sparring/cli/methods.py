@@ -138,7 +138,9 @@ def _page(console: Console, page: dict[str, Any]) -> None:
     console.print(Text(f"Learns from: {page['data']}s      Loop: {page['loop']}"))
     if "policies" in page:
         console.print(Text(f"Policy: {', '.join(page['policies'])} (the first is the default)"))
-        console.print(Text(f"Feedback: {page['feedback']}"))
+        console.print(Text(f"Feedback: {page['feedback'] or 'what --feedback names'}"))
+        for policy, own in page["defaults"].items():
+            console.print(Text(f"Defaults with {policy}: {', '.join(f'{n} {v:g}' for n, v in own.items())}"))
     for title, key in (("Signals it needs", "needs"), ("Signals it uses when the data has them", "uses_if_given")):
         if page.get(key):
             console.print(_signals(title, page[key]))

@@ -25,6 +25,12 @@ _TRAINING = {
         unit="nats",
         healthy="falls with loss; when it rises while loss falls, the model learns by heart",
     ),
+    "pretrain_loss": Metric(
+        meaning="mean loss of a token of the pre-training text that is mixed into the updates",
+        unit="nats",
+        healthy="stays near its start; a rise means that the policy forgets how to write such text",
+        low=0.0,
+    ),
     "grad_norm": Metric(
         meaning="length of the gradient before clipping",
         unit="norm",
@@ -110,7 +116,7 @@ _SAMPLES = {
         healthy="rises with score; a growing gap means that prompts are learnt by heart",
     ),
     "reward": Metric(
-        meaning="mean score after the price of KL is taken off",
+        meaning="mean score after the price of KL, and of not ending, is taken off",
         unit="reward",
         healthy="rises; when score rises and reward falls, KL costs more than it earns",
     ),

@@ -51,10 +51,11 @@ def method(name: str, *, data: str) -> Callable[[type], type]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A method that is made of others: an equation for the policy, and the feedback it is trained on.
+    """A method that is made of others: an equation for the policy, and what its loop does beside that.
 
     `policies` are the online methods it can use, the default first; `feedback` is the name of the
-    judge that comes with it; `defaults` are, by policy, knobs and settings that differ from their own.
+    judge that comes with it, empty when the user names one; `defaults` are, by policy, knobs and
+    settings that differ from their own.
     """
 
     name: str
@@ -65,7 +66,12 @@ class Recipe:
 
 
 def recipe(
-    name: str, *, data: str, policies: tuple[str, ...], feedback: str, defaults: Mapping[str, Mapping[str, Any]]
+    name: str,
+    *,
+    data: str,
+    policies: tuple[str, ...],
+    defaults: Mapping[str, Mapping[str, Any]],
+    feedback: str = "",
 ) -> Recipe:
     """Register a recipe under the name it has on the command line and in the docs."""
     if name in RECIPES:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 
@@ -38,7 +38,8 @@ class Batch:
     """Token ids, and which of them are real. Prompts are padded on the left, responses on the right.
 
     Masks are built from lengths, never from token ids: the padding id may be any id, also one that
-    occurs in the text. A response that a shorter ranking does not have is masked throughout.
+    occurs in the text. A response that a shorter ranking does not have is masked throughout. `allowed` has a
+    bit for each token of the vocabulary where a policy was free to draw only some; None means all.
     """
 
     prompt_ids: Int[Tensor, "B P"]
@@ -51,6 +52,7 @@ class Batch:
     other_prompt_ids: Int[Tensor, "B Q"] | None = None
     other_prompt_mask: Bool[Tensor, "B Q"] | None = None
     where: tuple[str, ...] = ()
+    allowed: UInt8[Tensor, "B K T W"] | None = None
 
     @property
     def exists(self) -> Bool[Tensor, "B K"]:

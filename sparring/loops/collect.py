@@ -62,7 +62,7 @@ def collect(job: Job, data: Data, machine: Machine, model: str, number: int, *, 
             responses = read_out(rollout.batch, policy.trunk.tokenizer)
             known = _known(rollout, responses, feedback, networks, machine, job.optimizer.micro_tokens)
             scored += _scored(rows, responses, known, data, is_judged=feedback is not None)
-            found += facts(rollout, known)
+            found += facts(rollout, known, known["scores"])
             bar.show(len(scored), {})
     figures = describe([f for one in machine.join(found) for f in one], 0.0)
     without = PRICED if job.feedback else PRICED + UNJUDGED

@@ -18,10 +18,13 @@ from sparring.loops.settings import (
     DiscriminatorSettings,
     HindsightSettings,
     ModelSettings,
+    NucleusSettings,
     OfflineSettings,
     OnlineSettings,
     OptimizerSettings,
+    PretrainSettings,
     RecipeSettings,
+    RewardSettings,
     RunSettings,
     SelectionSettings,
 )
@@ -49,6 +52,9 @@ class Job:
     optimizer: OptimizerSettings
     offline: OfflineSettings | None
     online: OnlineSettings | None
+    reward: RewardSettings | None
+    mix: PretrainSettings | None
+    nucleus: NucleusSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
     hindsight: HindsightSettings | None = None
@@ -58,6 +64,7 @@ class Job:
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
     negatives: str | None = None
+    pretrain: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     where: tuple[str, ...] = ()
     negatives_where: tuple[str, ...] = ()
@@ -92,8 +99,18 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [self.equation, self.rule, self.recipe, self.selection, self.online, self.offline, self.discriminator]
-        parts += [self.hindsight, self.model_settings, self.data_settings, self.optimizer, self.run_settings]
+        parts = [
+            self.equation,
+            self.rule,
+            self.recipe,
+            self.selection,
+            self.online,
+            self.reward,
+            self.mix,
+            self.nucleus,
+        ]
+        parts += [self.offline, self.discriminator, self.hindsight, self.model_settings, self.data_settings]
+        parts += [self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +124,7 @@ class Job:
             "eval_data": self.eval_data,
             "feedback": self.judges(),
             "negatives": self.negatives,
+            "pretrain": self.pretrain,
             "fields": dict(self.fields),
             "where": list(self.where),
             "negatives_where": list(self.negatives_where),
@@ -124,6 +142,7 @@ def make_job(
     eval_data: str | None = None,
     feedback: Sequence[Any] = (),
     negatives: str | None = None,
+    pretrain: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     negatives_where: Sequence[str] = (),
@@ -140,31 +159,44 @@ def make_job(
     is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
     if negatives is not None and not is_adversarial:
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
-    classes: dict[str, type | None] = {
-        "equation": equation,
-        "model_settings": ModelSettings,
-        "run_settings": RunSettings,
-        "data_settings": DataSettings,
-        "optimizer": OptimizerSettings,
-        "rule": selects.rule if selects else None,
-        "selection": SelectionSettings if selects else None,
-        "offline": None if is_online or selects else OfflineSettings,
-        "online": OnlineSettings if is_online else None,
-        "discriminator": DiscriminatorSettings if is_adversarial else None,
-        "recipe": RecipeSettings if recipe else None,
-        "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
-    }
+    if pretrain is not None and not is_online:
+        raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
+    classes = _classes(found, equation, is_adversarial=is_adversarial)
     made_of = recipe or selects
     chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
     parts = _sort(method, chosen, classes)
     kind = DEMONSTRATION if is_adversarial else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
-        policy=equation.name if made_of else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
-        where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
+        policy=equation.name if made_of else None, feedback=specs, negatives=negatives, pretrain=pretrain,
+        fields=dict(fields or {}), where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
     )  # fmt: skip
     _check_together(job)
     return job
+
+
+def _classes(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, type | None]:
+    """Name the classes of settings that a run has a use for, each by its place in the job."""
+    rule = found.rule if isinstance(found, Selection) else None
+    is_online = equation.data == "prompt"
+    starts_with_sft = isinstance(found, Recipe) and found.data == DEMONSTRATION
+    return {
+        "equation": equation,
+        "model_settings": ModelSettings,
+        "run_settings": RunSettings,
+        "data_settings": DataSettings,
+        "optimizer": OptimizerSettings,
+        "rule": rule,
+        "selection": SelectionSettings if rule else None,
+        "offline": None if is_online or rule else OfflineSettings,
+        "online": OnlineSettings if is_online else None,
+        "reward": RewardSettings if is_online else None,
+        "mix": PretrainSettings if is_online else None,
+        "nucleus": NucleusSettings if is_online else None,
+        "discriminator": DiscriminatorSettings if is_adversarial else None,
+        "recipe": RecipeSettings if starts_with_sft else None,
+        "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
+    }
 
 
 def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:
@@ -173,7 +205,7 @@ def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[An
     if not is_judged and feedback:
         source = "demonstrations" if isinstance(found, Selection) else "a file"
         raise SettingError(f"{found.name} learns from {source} and has no use for --feedback; leave it out")
-    own = (found.feedback,) if isinstance(found, Recipe) else ()
+    own = (found.feedback,) if isinstance(found, Recipe) and found.feedback else ()
     specs = tuple(feedback) or own
     if is_judged and not specs:
         raise SettingError(
@@ -195,14 +227,22 @@ def _check_together(job: Job) -> None:
 
 
 def _online_problem(job: Job) -> str:
-    online, name = job.online, job.equation.name
-    assert online is not None
+    online, reward, mix, name = job.online, job.reward, job.mix, job.equation.name
+    assert online is not None and reward is not None and mix is not None
     if online.epochs * online.minibatches > 1 and "old_token_logps" not in needs(job.equation.loss):
         return (
             f"epochs {online.epochs} and minibatches {online.minibatches} ask for several updates on the same samples, "
             f"but the loss of {name} is right for one only, for it has no ratio to the policy that sampled; "
             "set both to 1, or use ppo"
         )
+    if reward.kl_horizon and not reward.kl_target:
+        return "kl_horizon says how fast the price of KL follows its target, and there is none; set kl_target"
+    if mix.pretrain_weight and job.pretrain is None:
+        return (
+            f"pretrain_weight is {mix.pretrain_weight:g}, but there is no text; name a file with --pretrain, or set 0"
+        )
+    if job.pretrain is not None and not mix.pretrain_weight:
+        return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
     if online.minibatches > online.batch:
         return f"minibatches is {online.minibatches}, but there are only {online.batch} prompts in a batch to divide"
     if online.keep_best == "eval_score" and job.discriminator is not None:

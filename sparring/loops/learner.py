@@ -9,6 +9,7 @@ from torch import Tensor
 from sparring.core.registry import needs
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch
+from sparring.loops.pretrain import Pretraining
 from sparring.loops.settings import OnlineSettings
 from sparring.models.machine import Machine
 from sparring.models.signals import Networks, compute
@@ -34,22 +35,27 @@ class Learner:
     machine: Machine
     settings: OnlineSettings
     micro_tokens: int
+    pretraining: Pretraining | None = None
 
-    def known(self, rollout: Rollout, scores: Tensor, price: float) -> dict[str, Tensor]:
-        """Everything that stays fixed while the policy is trained on this round."""
+    def at(self, price: float) -> "Learner":
+        """The same where a nat of KL costs this much, in credit and loss alike."""
+        return replace(self, method=replace(self.method, kl=price))
+
+    def known(self, rollout: Rollout, rewards: Tensor) -> dict[str, Tensor]:
+        """Everything that stays fixed while the policy is trained on this round; `rewards` are what it is paid."""
         batch, asked = rollout.batch, needs(self.method.credit) + needs(self.method.loss)
         fixed = [n for n in FIXED if n in asked]
-        known = {"scores": scores, "mask": batch.mask, "old_token_logps": rollout.token_logps}
+        known = {"scores": rewards, "mask": batch.mask, "old_token_logps": rollout.token_logps}
         parts = []
         with torch.no_grad(), self.machine.computing():
             for start, stop in in_parts(batch, self.micro_tokens):
                 parts.append(compute(fixed, batch.rows(start, stop), self.networks))
         known |= {n: torch.cat([p[n] for p in parts]) for n in fixed}
-        return known | self._credit(known, price)
+        return known | self._credit(known)
 
-    def _credit(self, known: dict[str, Tensor], price: float) -> dict[str, Tensor]:
+    def _credit(self, known: dict[str, Tensor]) -> dict[str, Tensor]:
         """Credit is given over the whole round, also when several processes hold parts of it."""
-        machine, method = self.machine, replace(self.method, kl=price)
+        machine, method = self.machine, self.method
         names = needs(method.credit)
         mine = [{n: known[n][b].cpu() for n in names} for b in range(len(known["mask"]))]
         everyone = machine.join(mine)
@@ -76,6 +82,8 @@ class Learner:
         mine = batch.take(chosen)
         held = {n: v[chosen] for n, v in known.items()}
         furthest, clipped, tokens = 1.0, 0.0, 0.0
+        if self.pretraining is not None:
+            self.pretraining.add()
         for start, stop in in_parts(mine, self.micro_tokens):
             part = mine.rows(start, stop)
             with self.machine.computing():

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run.
+    """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run, `pretrain` the updates.
 
     `records` are what the rows were made from, by their `where`, for a run that makes records of its own.
     """
@@ -45,6 +45,7 @@ class Data:
     held_out: Sequence[Row]
     unwanted: Sequence[Row] = ()
     records: Mapping[str, Record] = field(default_factory=dict)
+    pretrain: Sequence[Row] = ()
 
 
 def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
@@ -72,8 +73,9 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
         unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
     first = _encode(train, job, trunk, say, "data")
     second = _encode(held_out, job, trunk, say, "held-out data", start=len(first)) if held_out else []
+    pretrain = () if job.pretrain is None else _load_pretraining(job.pretrain, job, trunk, say)
     named = {r.where: r for r in (*train, *held_out)} if job.selection else {}
-    return Data(train=first, held_out=second, unwanted=unwanted, records=named)
+    return Data(train=first, held_out=second, unwanted=unwanted, pretrain=pretrain, records=named)
 
 
 def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedback:
@@ -108,6 +110,17 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
         network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings,
         seed=job.seed, micro_tokens=job.optimizer.micro_tokens,
     )  # fmt: skip
+
+
+def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row]:
+    """Read texts whose every token is learnt, or demonstrations whose responses are; long ones are cut."""
+    rows, truncation = prepare(
+        to_records(read_rows(source), DEMONSTRATION), trunk.tokenizer, max_prompt=job.data_settings.max_prompt,
+        max_response=job.data_settings.max_response, overflow="cut", context=trunk.context,
+    )  # fmt: skip
+    for sentence in truncation.sentences():
+        say(f"pre-training text: {sentence}")
+    return rows
 
 
 def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -107,9 +107,6 @@ class OnlineSettings:
     temperature: float = knob(1.0, "temperature of the policy, in sampling and in training alike", above=0)
     epochs: int = knob(1, "passes over the samples of one round", within=(1, 100))
     minibatches: int = knob(1, "optimizer steps in one pass over the samples", within=(1, 1024))
-    kl_target: float = knob(
-        0.0, "nats from the reference that the price of KL is adapted to; 0 keeps the price fixed", within=(0, 10_000)
-    )
     watch: str = knob(
         "rollback",
         "what to do when collapse is certain: warn, stop, or stop with the best checkpoint",
@@ -144,6 +141,40 @@ class SelectionSettings:
         choices=("last", "eval_score"),
     )
     seed: int = knob(0, "the one seed that every random choice of the run is derived from", within=(0, 2**62))
+
+
+@settings
+class RewardSettings:
+    """What is made of a score before the policy learns from it."""
+
+    unfinished: float = knob(
+        0.0, "taken off the score of a response that was cut before it ended itself", within=(0, 1_000_000)
+    )
+    kl_target: float = knob(
+        0.0, "nats from the reference that the price of KL aims at; 0: it is fixed", within=(0, 10_000)
+    )
+    kl_horizon: float = knob(
+        0.0, "responses until the price has moved by its error; 0: a tenth a round", within=(0, 1e12)
+    )
+
+
+@settings
+class PretrainSettings:
+    """How much of the updates goes to other text."""
+
+    pretrain_weight: float = knob(
+        0.0, "weight of the mean loss of a token of the --pretrain text beside the policy's loss", within=(0, 1e6)
+    )
+    pretrain_batch: int = knob(16, "texts of --pretrain in one update", within=(1, 100_000))
+
+
+@settings
+class NucleusSettings:
+    """Which tokens the policy may draw at all, in the eyes of the policy as it was some rounds ago."""
+
+    nucleus: float = knob(1.0, "share of its probability that the tokens hold; 1 allows all", within=(0.01, 1))
+    nucleus_least: int = knob(1, "how many tokens are allowed at least", within=(1, 10_000_000))
+    nucleus_every: int = knob(5, "rounds between copies of the policy", within=(1, 10_000_000))
 
 
 @settings

@@ -38,6 +38,7 @@ def train(
     eval_data: str | None = None,
     feedback: Sequence[Any] = (),
     negatives: str | None = None,
+    pretrain: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     negatives_where: Sequence[str] = (),
@@ -58,8 +59,8 @@ def train(
     folder = Path(run)
     job = make_job(
         method, model=model, data=data, run=folder, policy=policy, eval_data=eval_data, feedback=feedback,
-        negatives=negatives, fields=fields, where=where, negatives_where=negatives_where, settings=settings,
-        command=command,
+        negatives=negatives, pretrain=pretrain, fields=fields, where=where, negatives_where=negatives_where,
+        settings=settings, command=command,
     )  # fmt: skip
     _check_folder(job, resume=resume)
     if (folder / "model").is_dir():

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from sparring.core.errors import SettingError
 from sparring.core.masked import masked_mean
 from sparring.data.batch import Batch
 from sparring.models import logprobs
+from sparring.models.allowed import restrict
 from sparring.models.forward import States, lay_out_dense, states
 from sparring.models.trunk import POLICY, Trunk
 
@@ -73,6 +74,14 @@ def new_reference(policy: Network) -> Network:
     if policy.adapter is not None:
         return Network(trunk=policy.trunk)
     return Network(trunk=policy.trunk.frozen_copy())
+
+
+def new_masker(policy: Network, seed: int) -> Network:
+    """Make a role that can be what the policy was: an adapter of its own, or a frozen copy."""
+    if policy.adapter is None:
+        return Network(trunk=policy.trunk.frozen_copy())
+    policy.trunk.add_adapter("masker", seed)
+    return Network(trunk=policy.trunk, adapter="masker")
 
 
 def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True, reads: str = "last") -> Network:
@@ -175,12 +184,15 @@ def _logps(
 ) -> Float[Tensor, "B K T"]:
     assert network is not None, "an equation asked for a network that the loop did not make"
     head = network.trunk.head
+    allowed = None
+    if batch.allowed is not None and network is networks.policy:  # the reference may say what it likes
+        allowed = batch.allowed[batch.mask]
     if not network.trunk.has_linear_head or not isinstance(head, nn.Linear):
-        flat = _general_logps(network, batch, networks.temperature)
+        flat = _general_logps(network, batch, networks.temperature, allowed)
     else:
         flat = logprobs.token_logps(
             forward(network).before, head.weight, head.bias, batch.response_ids[batch.mask],
-            temperature=networks.temperature,
+            temperature=networks.temperature, allowed=allowed,
         )  # fmt: skip
     return _spread(flat, batch.mask)
 
@@ -209,12 +221,15 @@ def _values(networks: Networks, batch: Batch, forward: Callable[[Network], State
     return _spread(_read(critic.head, hidden), batch.mask)
 
 
-def _general_logps(network: Network, batch: Batch, temperature: float) -> Float[Tensor, " N"]:
+def _general_logps(
+    network: Network, batch: Batch, temperature: float, allowed: UInt8[Tensor, "N W"] | None
+) -> Float[Tensor, " N"]:
     """Ask the whole model for logits, for the few architectures whose head is more than a linear map."""
     layout = lay_out_dense(batch)
     with network.trunk.using(network.adapter):
         logits = network.trunk.lm(input_ids=layout.ids, use_cache=False).logits
-    logps = (logits.reshape(-1, logits.shape[-1])[layout.before].float() / temperature).log_softmax(-1)
+    logits = logits.reshape(-1, logits.shape[-1])[layout.before].float() / temperature
+    logps = restrict(logits, allowed).log_softmax(-1)
     return logps.gather(-1, batch.response_ids[batch.mask][:, None])[:, 0]
 
 
