@@ -29,6 +29,22 @@ from sparring.loops.settings import (
 DISCRIMINATOR = "discriminator"
 DEMONSTRATION = "demonstration"
 
+# Which settings there are, by the part of a job that holds them.
+ALWAYS: dict[str, type | None] = {
+    "model_settings": ModelSettings,
+    "run_settings": RunSettings,
+    "data_settings": DataSettings,
+    "optimizer": OptimizerSettings,
+}
+ONLINE: dict[str, type | None] = {
+    "online": OnlineSettings,
+    "reward": RewardSettings,
+    "mix": PretrainSettings,
+    "nucleus": NucleusSettings,
+    "offline": None,
+}
+OFFLINE: dict[str, type | None] = dict.fromkeys(ONLINE) | {"offline": OfflineSettings}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -141,15 +157,7 @@ def make_job(
         raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
     classes: dict[str, type | None] = {
         "equation": equation,
-        "model_settings": ModelSettings,
-        "run_settings": RunSettings,
-        "data_settings": DataSettings,
-        "optimizer": OptimizerSettings,
-        "offline": None if is_online else OfflineSettings,
-        "online": OnlineSettings if is_online else None,
-        "reward": RewardSettings if is_online else None,
-        "mix": PretrainSettings if is_online else None,
-        "nucleus": NucleusSettings if is_online else None,
+        **(ALWAYS | (ONLINE if is_online else OFFLINE)),
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if recipe and recipe.data == DEMONSTRATION else None,
     }
