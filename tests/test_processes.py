@@ -11,7 +11,7 @@ def test_two_processes_make_the_weights_that_one_makes(tmp_path):
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     apart = dict(line.split() for line in done.stdout.splitlines())
-    assert apart.keys() == {"sft", "rlgaf"}
+    assert apart.keys() == {"sft", "rlgaf", "nlpo"}
     assert all(float(value) < 1e-5 for value in apart.values()), apart
 
 

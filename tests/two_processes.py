@@ -23,6 +23,8 @@ RUNS = {
     "sft": {"steps": 4, "eval_every": 2},
     "rlgaf": {"rounds": 3, "K": 2, "max_tokens": 6, "watch": "warn", "epochs": 1, "minibatches": 5, "kl_target": 1.0,
               "judge_warmup": 2, "judge_batch": 3, "judge_lr": 1e-3},
+    "nlpo": {"rounds": 3, "K": 2, "max_tokens": 6, "watch": "warn", "minibatches": 5, "nucleus": 0.6,
+             "nucleus_least": 1, "nucleus_every": 2, "pretrain_weight": 1.0, "pretrain_batch": 3},
 }  # fmt: skip
 
 
@@ -31,7 +33,8 @@ def work(world: Path, count: int) -> None:
     for name, settings in RUNS.items():
         train(
             name, model=str(world / "model"), data=str(world / "texts.jsonl"), run=world / f"{name}-{count}",
-            settings=COMMON | settings, quiet=True,
+            settings=COMMON | settings, quiet=True, feedback=["length"] if name == "nlpo" else (),
+            pretrain=str(world / "texts.jsonl") if name == "nlpo" else None,
         )  # fmt: skip
 
 

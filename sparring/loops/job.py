@@ -32,6 +32,22 @@ from sparring.loops.settings import (
 DISCRIMINATOR = "discriminator"
 DEMONSTRATION = "demonstration"
 
+# Which settings there are, by the part of a job that holds them.
+ALWAYS: dict[str, type | None] = {
+    "model_settings": ModelSettings,
+    "run_settings": RunSettings,
+    "data_settings": DataSettings,
+    "optimizer": OptimizerSettings,
+}
+ONLINE: dict[str, type | None] = {
+    "online": OnlineSettings,
+    "reward": RewardSettings,
+    "mix": PretrainSettings,
+    "nucleus": NucleusSettings,
+    "offline": None,
+}
+OFFLINE: dict[str, type | None] = dict.fromkeys(ONLINE) | {"offline": OfflineSettings}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -177,26 +193,15 @@ def make_job(
 
 def _classes(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, type | None]:
     """Name the classes of settings that a run has a use for, each by its place in the job."""
-    rule = found.rule if isinstance(found, Selection) else None
-    is_online = equation.data == "prompt"
+    loop = ONLINE if equation.data == "prompt" else OFFLINE
+    if isinstance(found, Selection):
+        loop = OFFLINE | {"offline": None, "rule": found.rule, "selection": SelectionSettings}
     starts_with_sft = isinstance(found, Recipe) and found.data == DEMONSTRATION
-    return {
-        "equation": equation,
-        "model_settings": ModelSettings,
-        "run_settings": RunSettings,
-        "data_settings": DataSettings,
-        "optimizer": OptimizerSettings,
-        "rule": rule,
-        "selection": SelectionSettings if rule else None,
-        "offline": None if is_online or rule else OfflineSettings,
-        "online": OnlineSettings if is_online else None,
-        "reward": RewardSettings if is_online else None,
-        "mix": PretrainSettings if is_online else None,
-        "nucleus": NucleusSettings if is_online else None,
+    return {"equation": equation} | ALWAYS | loop | {
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if starts_with_sft else None,
         "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
-    }
+    }  # fmt: skip
 
 
 def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:
