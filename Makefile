@@ -1,7 +1,7 @@
 # make demo   set up .venv, then run the main job on the embedded world: no network, about six minutes on two cores
 # make test   set up .venv, then lint, formatting, import layers, types and all tests
 # make fix    let ruff repair what it can
-# make bench  the measurements that want the machine for themselves
+# make bench  the comparison with TRL, loss for loss and gradient for gradient (installs the extra bench)
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
