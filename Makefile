@@ -2,7 +2,7 @@
 # make test   set up .venv, then lint, formatting, import layers, types and all tests
 # make docs   write docs/methods anew from what the methods say of themselves
 # make fix    let ruff repair what it can
-# make bench  the measurements that want the machine for themselves
+# make bench  the comparison with TRL, loss for loss and gradient for gradient (installs the extra bench)
 
 PYTHON ?= python3
 TORCH := torch==2.13.0

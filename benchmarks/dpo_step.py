@@ -3,17 +3,22 @@
     python benchmarks/dpo_step.py            # everything; one thread, 32 bits, random weights
     python benchmarks/dpo_step.py step       # only the first table; also: pairs, sampler
 
-`step`: one step of DPO (K = 2; for K = 4 the sum of log-ratios stands in for a loss over a ranking): policy and
-reference forward, and backward, with the prompt computed once or once for each response. Time is the best of
-several interleaved runs, in CPU-seconds. Memory is the most that tensors held at once during one step, beyond the
-weights.
+`step`: one step of DPO (K = 2) or listwise DPO: policy and reference forward, and backward. `plain` is a separate
+sequence for each response and its logits, as one writes it with transformers alone, logits of the prompt left out of
+the softmax; `dense` is a separate sequence too, its log-probabilities in chunks; `shared` computes the prompt once.
+Time is the best of several interleaved runs, in CPU-seconds. Memory is the most that tensors held at once during one
+step, beyond the weights.
 
-`pairs`: preference pairs per CPU-second, one whole step with the optimizer, 16 pairs of 128 + 64 tokens.
+`pairs`: preference pairs per CPU-second, one whole step with the optimizer, 16 pairs of 128 + 64 tokens; and the same
+by DPOTrainer of TRL, where it is installed, in 32 bits and without recomputing what it could keep.
 
 `sampler`: sampled tokens per CPU-second against generate() of transformers, on the same model and prompts.
 """
 
+import copy
+import importlib.util
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,9 +28,10 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparring.core.loss import Loss, per_prompt
+from sparring.core.loss import Loss
 from sparring.data.batch import Batch, Row, collate
 from sparring.methods.dpo import DPO
+from sparring.methods.listwise_dpo import ListwiseDPO
 from sparring.models.backbone import quiet
 from sparring.models.forward import probe
 from sparring.models.signals import Network, Networks, compute, new_policy, new_reference
@@ -50,7 +56,7 @@ def main(what: str) -> None:
     if what in ("all", "step"):
         step_table()
     if what in ("all", "pairs"):
-        pairs_line()
+        pairs_table()
     if what in ("all", "sampler"):
         sampler_table()
 
@@ -77,9 +83,24 @@ def rows(B: int, K: int, prompt: int = PROMPT, response: int = RESPONSE) -> Batc
 
 
 def loss_of(found: dict[str, torch.Tensor]) -> Loss:
-    if found["mask"].shape[1] == 2:
-        return DPO().loss(**found)
-    return per_prompt(-((found["token_logps"] - found["ref_token_logps"]) * found["mask"]).sum((1, 2)))
+    return (DPO() if found["mask"].shape[1] == 2 else ListwiseDPO()).loss(**found)
+
+
+def plain_step(networks: Networks, batch: Batch) -> None:
+    """The same step with nothing but transformers; all prompts have one length here, and all responses."""
+    assert networks.reference is not None
+    networks.policy.trunk.lm.zero_grad()
+    own = plain_logps(networks.policy.trunk.lm, batch)
+    with torch.no_grad():
+        fixed = plain_logps(networks.reference.trunk.lm, batch)
+    loss_of({"token_logps": own, "ref_token_logps": fixed, "mask": batch.mask}).total.sum().backward()
+
+
+def plain_logps(lm: Any, batch: Batch) -> torch.Tensor:
+    B, K, T = batch.mask.shape
+    ids = torch.cat([batch.prompt_ids[:, None].expand(B, K, -1), batch.response_ids], -1).flatten(0, 1)
+    logits = lm(input_ids=ids, use_cache=False).logits[:, -T - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, ids[:, -T:, None])[..., 0].unflatten(0, (B, K))
 
 
 def one_step(networks: Networks, batch: Batch, *, shared: bool) -> None:
@@ -109,16 +130,20 @@ def best(runs: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
 
 def step_table() -> None:
     networks = networks_of(SMALL)
-    print(f"DPO step, {PROMPT}+{RESPONSE} tokens, vocabulary {VOCABULARY}, 7M parameters, 16 prompts")
-    print("  K  dense s  shared s  times faster   dense MB  shared MB  share of the memory")
-    for K in (2, 4):
-        runs = {n: partial(one_step, networks, rows(16, K), shared=n == "shared") for n in ("dense", "shared")}
+    print(f"ranking step, {PROMPT}+{RESPONSE} tokens, vocabulary {VOCABULARY}, 7M parameters, 32 responses")
+    print("  K  form    seconds  shared is    MB  shared is")
+    for K in (2, 4, 8):
+        batch = rows(32 // K, K)
+        runs: dict[str, Callable[[], object]] = {
+            "plain": partial(plain_step, networks, batch),
+            "dense": partial(one_step, networks, batch, shared=False),
+            "shared": partial(one_step, networks, batch, shared=True),
+        }
         seconds = best(runs, 5)
-        grown = {n: peak_memory(networks, rows(16, K), shared=n == "shared") / 1e6 for n in runs}
-        print(
-            f"  {K}  {seconds['dense']:7.2f}  {seconds['shared']:8.2f}  {seconds['dense'] / seconds['shared']:12.2f}"
-            f"   {grown['dense']:8.0f}  {grown['shared']:9.0f}  {grown['shared'] / grown['dense']:19.2f}"
-        )
+        grown = {n: peak_memory(run) / 1e6 for n, run in runs.items()}
+        for n in runs:
+            parts = f"{seconds['shared'] / seconds[n]:9.2f}  {grown[n]:4.0f}  {grown['shared'] / grown[n]:9.2f}"
+            print(f"  {K}  {n:6}  {seconds[n]:7.2f}  {parts}")
 
 
 class Live(TorchDispatchMode):
@@ -140,24 +165,59 @@ class Live(TorchDispatchMode):
         return out
 
 
-def peak_memory(networks: Networks, batch: Batch, *, shared: bool) -> int:
+def peak_memory(run: Callable[[], object]) -> int:
     """How many bytes one step needs at its peak, beyond the weights."""
     with Live() as seen:
-        one_step(networks, batch, shared=shared)
+        run()
     return seen.peak
 
 
-def pairs_line() -> None:
+def pairs_table() -> None:
     networks, batch = networks_of(LARGER), rows(16, 2)
-    optimizer = torch.optim.AdamW(networks.policy.trunk.lm.parameters(), lr=1e-6)
+    weights = list(networks.policy.trunk.lm.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=1e-6)
 
-    def run() -> None:
+    def ours() -> None:
         one_step(networks, batch, shared=True)
         optimizer.step()
 
-    numbers = sum(p.numel() for p in networks.policy.trunk.lm.parameters())
-    rate = 16 / best({"step": run}, 3)["step"]
-    print(f"DPO, {numbers / 1e6:.1f}M parameters, 16 pairs, 32 bits: {rate:.2f} pairs per CPU-second")
+    runs: dict[str, Callable[[], object]] = {"ours": ours}
+    if importlib.util.find_spec("trl"):
+        runs["theirs"] = trl_step(batch)
+    print(f"DPO, {sum(p.numel() for p in weights) / 1e6:.1f}M parameters, 16 pairs, 32 bits: pairs per CPU-second")
+    for name, seconds in best(runs, 4).items():
+        print(f"  {name:6}  {16 / seconds:5.2f}")
+
+
+def trl_step(batch: Batch) -> Callable[[], object]:
+    """One step of TRL's trainer on a model of the same size, from token ids to moved weights."""
+    from datasets import Dataset
+    from tokenizers import Tokenizer as Core
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+    from trl import DPOConfig, DPOTrainer
+
+    core = Core(WordLevel({"<eos>": 0, "<pad>": 1}, unk_token="<eos>"))
+    lm = networks_of(LARGER).policy.trunk.lm
+    folder = tempfile.mkdtemp()
+    trainer = DPOTrainer(
+        model=lm, ref_model=copy.deepcopy(lm),
+        args=DPOConfig(output_dir=folder, bf16=False, gradient_checkpointing=False, use_cpu=True, report_to=[]),
+        train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),  # it will not do without
+        processing_class=PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>"),
+    )  # fmt: skip
+    prompts, responses = batch.prompt_ids.tolist(), batch.response_ids.tolist()
+    examples = [
+        {"prompt_ids": p, "chosen_ids": y, "rejected_ids": z} for p, (y, z) in zip(prompts, responses, strict=True)
+    ]
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=1e-6)
+
+    def step() -> None:
+        lm.zero_grad()
+        trainer.compute_loss(lm, trainer.data_collator(examples)).backward()
+        optimizer.step()
+
+    return step
 
 
 def sampler_table() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
-from sparring.core.registry import Recipe, Selection, knobs, needs
+from sparring.core.registry import Recipe, Selection, needs
+from sparring.loops.parts import classes_of, sort_settings
 from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
     DataSettings,
@@ -31,22 +32,6 @@ from sparring.loops.settings import (
 
 DISCRIMINATOR = "discriminator"
 DEMONSTRATION = "demonstration"
-
-# Which settings there are, by the part of a job that holds them.
-ALWAYS: dict[str, type | None] = {
-    "model_settings": ModelSettings,
-    "run_settings": RunSettings,
-    "data_settings": DataSettings,
-    "optimizer": OptimizerSettings,
-}
-ONLINE: dict[str, type | None] = {
-    "online": OnlineSettings,
-    "reward": RewardSettings,
-    "mix": PretrainSettings,
-    "nucleus": NucleusSettings,
-    "offline": None,
-}
-OFFLINE: dict[str, type | None] = dict.fromkeys(ONLINE) | {"offline": OfflineSettings}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,10 +162,10 @@ def make_job(
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
     if pretrain is not None and not is_online:
         raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
-    classes = _classes(found, equation, is_adversarial=is_adversarial)
+    classes = classes_of(found, equation, is_adversarial=is_adversarial)
     made_of = recipe or selects
     chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
-    parts = _sort(method, chosen, classes)
+    parts = sort_settings(method, chosen, classes)
     kind = DEMONSTRATION if is_adversarial else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
@@ -189,19 +174,6 @@ def make_job(
     )  # fmt: skip
     _check_together(job)
     return job
-
-
-def _classes(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, type | None]:
-    """Name the classes of settings that a run has a use for, each by its place in the job."""
-    loop = ONLINE if equation.data == "prompt" else OFFLINE
-    if isinstance(found, Selection):
-        loop = OFFLINE | {"offline": None, "rule": found.rule, "selection": SelectionSettings}
-    starts_with_sft = isinstance(found, Recipe) and found.data == DEMONSTRATION
-    return {"equation": equation} | ALWAYS | loop | {
-        "discriminator": DiscriminatorSettings if is_adversarial else None,
-        "recipe": RecipeSettings if starts_with_sft else None,
-        "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
-    }  # fmt: skip
 
 
 def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:
@@ -290,15 +262,3 @@ def _equation(found: type | Recipe | Selection, policy: str | None) -> Any:
     if name not in found.policies:
         raise SettingError(f"{found.name} has no policy {name!r}; {did_you_mean(name, found.policies)}")
     return methods.get(name)
-
-
-def _sort(method: str, given: Mapping[str, Any], classes: Mapping[str, type | None]) -> dict[str, Any]:
-    """Give every setting to the class that knows it."""
-    known = {k.name: part for part, cls in classes.items() if cls is not None for k in knobs(cls)}
-    for name in given:
-        if name not in known:
-            raise SettingError(f"{method} has no setting {name!r}; {did_you_mean(name, known)}")
-    return {
-        part: None if cls is None else cls(**{n: v for n, v in given.items() if known[n] == part})
-        for part, cls in classes.items()
-    }

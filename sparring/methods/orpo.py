@@ -8,8 +8,8 @@ work of fine-tuning and of preference learning. As s nears 0 the odds have no bo
 a rounding's worth.
 
 Where implementations differ: the first term is here the mean over the response's tokens, as the paper writes
-it; the authors' and TRL's code average over all chosen tokens of the batch, so long responses weigh more
-there. The paper calls the weight lambda, its code beta.
+it; the authors' and TRL's code average over all tokens of the batch, those of prompts included (the authors'
+can leave them out), so long texts weigh more there. The paper calls the weight lambda, TRL beta.
 
 Source: Hong et al. 2024, arXiv:2403.07691, equations 4 to 7.
 """
