@@ -16,6 +16,14 @@ from sparring import methods
 from sparring.core.metrics import METRICS
 from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 
+HAVE = {
+    "demonstration": "demonstrations",
+    "preference": "preferences",
+    "ranking": "rankings",
+    "rating": "marks, good or bad",
+    "prompt": "prompts, and something that scores responses",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
@@ -44,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.name:
         _page(console, describe(args.name))
     else:
-        console.print(_overview())
+        _overview(console)
         console.print("sparring methods NAME shows one of them; sparring methods --metrics explains a run's figures")
     return 0
 
@@ -125,12 +133,17 @@ def _name(title: str) -> Column:
     return Column(title, no_wrap=True)
 
 
-def _overview() -> Table:
-    table = Table(_name("method"), "learns from", "loop", "what it does", title="Methods", title_justify="left")
-    for page in map(describe, methods.names()):
-        source = "prompts and a score" if page["data"] == "prompt" else f"{page['data']}s"
-        table.add_row(Text(page["name"], style="bold"), source, page["loop"], Text(page["summary"]))
-    return table
+def _overview(console: Console) -> None:
+    """Show each method under what its user needs to have."""
+    pages = [describe(name) for name in methods.names()]
+    width = max(len(page["name"]) for page in pages)
+    for kind, title in HAVE.items():
+        console.print(Text(f"You have {title}", style="bold"))
+        table = Table.grid(Column(width=width + 2, no_wrap=True, style="cyan"), Column(), padding=(0, 1))
+        for page in pages:
+            if page["data"] == kind:
+                table.add_row(f"  {page['name']}", Text(page["summary"]))
+        console.print(table)
 
 
 def _page(console: Console, page: dict[str, Any]) -> None:
