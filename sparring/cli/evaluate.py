@@ -22,7 +22,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="RUN", help="a run folder, a model folder or a hub id")
     parser.add_argument("--data", required=True, metavar="FILE", help="held-out prompts or demonstrations; required")
     parser.add_argument("--feedback", action="append", default=[], metavar="JUDGE", help="length, vader, "
-        "FILE.py:FUNCTION, a reward model's run, RUN/judge, or a sum; repeat for a figure each")  # fmt: skip
+        "FILE.py:FUNCTION, a reward model's run, RUN/judge, a sum, or mean, worst, uwo or gated of several; repeat for a "
+        "figure each")  # fmt: skip
     parser.add_argument("--base", metavar="MODEL", help="where distance is measured from (default: the run's start)")
     parser.add_argument("--best-of", type=integer, default=1, metavar="N", help="draw N, let --judge pick (default 1)")
     parser.add_argument("--judge", metavar="JUDGE", help="who picks with --best-of, such as runs/x/judge")

@@ -13,7 +13,7 @@ class Row:
     """One record as token ids: the prompt, its K responses, and what the data says about them.
 
     A response includes the end-of-text token that ended it; one that was cut has none. `where` names
-    the record in its file; `index` is its place in the data set.
+    the record in its file, `tag` what its prompt is for; `index` is its place in the data set.
     """
 
     prompt: tuple[int, ...]
@@ -21,6 +21,7 @@ class Row:
     margin: float | None = None
     label: float | None = None
     scores: tuple[float, ...] | None = None
+    tag: str = ""
     where: str = ""
     index: int = 0
 
@@ -45,6 +46,7 @@ class Batch:
     margin: Float[Tensor, " B"] | None = None
     label: Float[Tensor, " B"] | None = None
     ratings: Float[Tensor, "B K"] | None = None
+    tags: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
 
     @property
@@ -68,7 +70,9 @@ class Batch:
     def take(self, chosen: Int[Tensor, " n"]) -> "Batch":
         """Take the prompts of these numbers, with all their responses."""
         part = {f.name: v[chosen] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **part, where=tuple(self.where[i] for i in chosen.tolist()) if self.where else ())
+        numbers = chosen.tolist()
+        tags, where = (tuple(words[i] for i in numbers) if words else () for words in (self.tags, self.where))
+        return replace(self, **part, tags=tags, where=where)
 
 
 def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
@@ -95,6 +99,7 @@ def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
         margin=_optional([r.margin for r in rows], 0.0),
         label=_optional([r.label for r in rows], 1.0),
         ratings=_ratings(rows, K),
+        tags=tuple(r.tag for r in rows),
         where=tuple(r.where for r in rows),
     )
 

@@ -8,6 +8,7 @@ what a figure must not be taken for, is said in the notes.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _measure_data(
 
 def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[str]) -> Rollout:
     """Draw responses to every different prompt."""
-    asked = [Prompt(prompt=r.prompt, where=r.where) for r in different(records)]
+    asked = [Prompt(prompt=r.prompt, tag=r.tag, where=r.where) for r in different(records)]
     rows, truncation = prepare(
         asked, policy.trunk.tokenizer, max_prompt=plan.max_prompt, max_response=plan.how.max_tokens,
         overflow="error", context=policy.trunk.context, room=plan.how.max_tokens,
@@ -180,7 +181,7 @@ def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[
 
     rollout = sample(policy, [row.prompt for row in rows], number, plan.how, seed=plan.seed, tick=count)
     plan.tick("sampling", total, total)
-    return rollout
+    return replace(rollout, batch=replace(rollout.batch, tags=tuple(row.tag for row in rows)))
 
 
 def _best_of_note(plan: Plan) -> str:

@@ -120,7 +120,8 @@ def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list
 
 
 def _records(source: str, kind: str, job: Job) -> list[Record]:
-    return to_records(read_rows(source, where=job.where), kind, fields=job.fields)
+    rows = read_rows(source, where=job.where)
+    return to_records(rows, kind, fields=job.fields, margins=job.data_settings.margins)
 
 
 def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:

@@ -13,7 +13,7 @@ from typing import Any
 from sparring.core.credit import AdaptiveKL
 from sparring.core.errors import Diverged
 from sparring.core.seeds import derive
-from sparring.data.batch import Row
+from sparring.data.batch import Batch, Row
 from sparring.data.responses import read_out
 from sparring.feedback.combine import learners
 from sparring.feedback.protocol import Feedback
@@ -163,7 +163,7 @@ class _Loop:
                 job.networks.policy, [r.prompt for r in rows], job.settings.K, self.how,
                 seed=job.settings.seed, keys=keys,
             )  # fmt: skip
-        return replace(rollout, batch=replace(rollout.batch, where=tuple(r.where for r in rows)))
+        return replace(rollout, batch=_named(rollout.batch, rows))
 
     def evaluate(self, number: int) -> dict[str, float]:
         """Score answers to held-out prompts; meaningless, and so left out, for a judge that moves."""
@@ -178,7 +178,8 @@ class _Loop:
                     job.networks.policy, [job.held_out[i].prompt for i in places], 1, self.how,
                     seed=derive(job.settings.seed, "evaluation"), keys=places,
                 )  # fmt: skip
-            scores = job.feedback.score(read_out(rollout.batch, job.networks.policy.trunk.tokenizer))
+            batch = _named(rollout.batch, [job.held_out[i] for i in places])
+            scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
         top, bottom = job.machine.sum_tally(counted)["eval_score"]
         value = top / bottom
@@ -242,3 +243,8 @@ class _Loop:
         self.job.machine.wait()  # until that checkpoint has been written
         if back is not None:
             self._take(self.run.state_at(back))
+
+
+def _named(batch: Batch, rows: Sequence[Row]) -> Batch:
+    """Say of sampled responses whose prompts they answer, and what those are for."""
+    return replace(batch, where=tuple(r.where for r in rows), tags=tuple(r.tag for r in rows))

@@ -52,6 +52,11 @@ class DataSettings:
         "what happens to a response that is too long: stop, drop its row, or cut it (no end-of-text)",
         choices=("error", "drop", "cut"),
     )
+    margins: str = knob(
+        "small",
+        "numbers for margins in words, significantly better to unsure: 1, 2/3, 1/3, 0 (small) or 3, 2, 1, 0 (large)",
+        choices=("small", "large"),
+    )
     held_out: float = knob(
         0.1, "share of the prompts kept for evaluation when no evaluation file is given", within=(0, 0.9)
     )
