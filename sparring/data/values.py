@@ -14,7 +14,7 @@ from sparring.data.read import RawRow
 # ShareGPT's names for the turns, in the words that chat templates know; other roles stay as they are.
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
 LARGEST = 1e30  # beyond this a 32-bit number is close to infinity
-# How much better a rater found the chosen response, in words, and Llama 2's numbers for it (arXiv:2307.09288, table 27).
+# How much better a rater found the chosen response: Llama 2's numbers for the words (arXiv:2307.09288, table 27).
 MARGINS: dict[str, tuple[float, float, float, float]] = {
     "small": (1.0, 2 / 3, 1 / 3, 0.0),
     "large": (3.0, 2.0, 1.0, 0.0),

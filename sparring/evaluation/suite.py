@@ -34,11 +34,12 @@ from sparring.evaluation.load import (
 )
 from sparring.evaluation.measure import Tick, measure, select
 from sparring.evaluation.origin import Origin, ancestry, data_notes
+from sparring.evaluation.trust import Tables
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
 from sparring.models.checkpoint import write_text
 from sparring.models.machine import Machine
-from sparring.models.scorers import load_scorer
+from sparring.models.scorers import load_level, load_scorer
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import Rollout, Sampling, sample
@@ -75,7 +76,8 @@ def evaluate(
     measured, and `judge` picks. `prompts` takes so many different prompts of the data, the same for every
     model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
     "settings", "values" (one score for each prompt, for paired comparisons) and "samples". A reward model is
-    measured by how it ranks the data's own responses. Raises UserError for anything that cannot be used.
+    measured by how it ranks the data's own responses; "tables" say how far it can be trusted. Raises UserError
+    for anything that cannot be used.
     """
     plan = Plan(
         feedback=tuple(feedback), judge=judge, best_of=best_of, base=base, K=K,
@@ -89,11 +91,12 @@ def evaluate(
     records, notes = read_records(data, fields or {}, where, prompts)
     runs = ancestry(model)
     notes += data_notes(records, runs)
-    found, samples = _measure(model, records, runs, plan, notes)
+    found, samples, tables = _measure(model, records, runs, plan, notes)
     values = {name: list(e.values) for name, e in found.items() if name.startswith(SCORE)}
     out: dict[str, Any] = {name: e.to_dict() for name, e in found.items()}
     settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
     out |= {"notes": notes, "settings": settings, "values": values, "samples": samples}
+    out |= {"tables": tables} if tables else {}
     if (file := eval_file(model, best_of)) is not None:
         write_text(file, json.dumps(out, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return out
@@ -110,7 +113,7 @@ def eval_file(model: str, best_of: int = 1) -> Path | None:
     return folder / ("eval.json" if best_of == 1 else f"eval-best-of-{best_of}.json")
 
 
-Found = tuple[dict[str, Estimate], list[dict[str, Any]]]
+Found = tuple[dict[str, Estimate], list[dict[str, Any]], Tables]
 
 
 def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]) -> Found:
@@ -124,7 +127,10 @@ def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan
     notes.append("this is a reward model: it was measured by how it ranks the data's own responses")
     scorer = load_scorer(model, device=plan.device)
     rows = given_rows(pairs, scorer.trunk, plan, notes)
-    return scorer_rewards(rows, scorer, micro_tokens=plan.micro_tokens), []
+    mean = load_level(model)
+    notes.append(f"its mean score of good responses, {mean:.4g}, was measured when it was trained and is taken off")
+    found, tables = scorer_rewards(rows, scorer, mean, micro_tokens=plan.micro_tokens)
+    return found, [], tables
 
 
 def _measure_policy(
@@ -146,7 +152,7 @@ def _measure_policy(
     if plan.how.temperature == 0:
         notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
     found |= _measure_data(records, policy, start, plan, notes)
-    return found, _samples(rollout, trunk, judges)
+    return found, _samples(rollout, trunk, judges), {}
 
 
 def _measure_data(
