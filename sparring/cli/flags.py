@@ -126,7 +126,7 @@ def add_files(parser: Parser, choice: Choice) -> None:
     if choice.is_online:
         needed = not isinstance(choice.found, Recipe)
         add("--feedback", "JUDGE", "length, vader, FILE.py:FUNCTION, a reward model's run, a sum such as "
-            "0.7*vader+length, mean(...), worst, uwo or gated; repeat to add", required=needed, repeat=True)  # fmt: skip
+            "0.7*vader+length, mean(...), worst, uwo, gated; repeat to add", required=needed, repeat=True)  # fmt: skip
     if isinstance(choice.found, Recipe):
         policies = choice.found.policies
         parser.add_argument("--policy", type=one_of(policies), metavar="{" + ",".join(policies) + "}",

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import SettingError
-from sparring.core.records import Prompt, Record
+from sparring.core.records import Preference, Prompt, Record
 from sparring.data.read import fingerprint
 from sparring.data.responses import read_out
 from sparring.data.tokens import prepare
 from sparring.evaluation.figures import SCORE
-from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, scorer_rewards, wanted
+from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, ranker_rewards, scorer_rewards, wanted
 from sparring.evaluation.intervals import Estimate
 from sparring.evaluation.load import (
     Judge,
     Plan,
     different,
     given_rows,
+    is_pairwise,
     is_scorer,
     judge_name,
     load_judge,
@@ -117,14 +118,20 @@ Found = tuple[dict[str, Estimate], list[dict[str, Any]], Tables]
 
 
 def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]) -> Found:
-    if not is_scorer(model):
+    is_ranker = is_pairwise(runs)
+    if not is_scorer(model) and not is_ranker:
         return _measure_policy(model, records, runs, plan, notes)
-    pairs = ordered(records)
+    pairs = [r for r in ordered(records) if isinstance(r, Preference) or not is_ranker]
     if not pairs:
         raise SettingError(f"{model} is a reward model; give it preferences or rankings, or name it as --feedback")
     if plan.feedback or plan.judge is not None:
         raise SettingError(f"{model} is a reward model: it writes nothing that --feedback or --judge could score")
     notes.append("this is a reward model: it was measured by how it ranks the data's own responses")
+    if is_ranker:
+        trunk = load_trunk(model, device=plan.device)
+        rows = given_rows(pairs, trunk, plan, [])
+        found, tables = ranker_rewards(pairs, rows, Network(trunk=trunk), micro_tokens=plan.micro_tokens)
+        return found, [], tables
     scorer = load_scorer(model, device=plan.device)
     rows = given_rows(pairs, scorer.trunk, plan, notes)
     mean = load_level(model)

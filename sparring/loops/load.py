@@ -9,6 +9,7 @@ from sparring.core.errors import DataError
 from sparring.core.records import Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
+from sparring.data.compare import VIEWS
 from sparring.data.formats import to_records
 from sparring.data.lessons import lessons
 from sparring.data.read import read_rows
@@ -17,6 +18,7 @@ from sparring.data.tokens import prepare
 from sparring.feedback.combine import build
 from sparring.feedback.discriminator import Demonstrations, Discriminator
 from sparring.feedback.protocol import Feedback
+from sparring.feedback.ranker import is_ranker, load_ranker
 from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.loops.job import DEMONSTRATION, DISCRIMINATOR, Job
@@ -65,8 +67,10 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
     if job.negatives is not None:
         raw = read_rows(job.negatives, where=job.negatives_where)
         unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
-    first = _encode(train, job, trunk, say, "data")
-    second = _encode(held_out, job, trunk, say, "held-out data", start=len(first)) if held_out else []
+    shown = VIEWS[job.equation.view]
+    first = _encode(shown(train, job.seed, "train"), job, trunk, say, "data")
+    second = shown(held_out, job.seed, "held out")
+    second = _encode(second, job, trunk, say, "held-out data", start=len(first)) if second else []
     return Data(train=first, held_out=second, unwanted=unwanted)
 
 
@@ -76,6 +80,8 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
     def find(name: str) -> Feedback:
         if name == DISCRIMINATOR:
             return make_discriminator(job, trunk, data, machine)
+        if is_ranker(name):
+            return load_ranker(name, trunk, device=str(machine.device))
         if Path(name).is_dir():
             return load_reward_model(name, trunk, device=str(machine.device))
         return load_rule(name)
