@@ -24,7 +24,7 @@ from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import load_rule
 from sparring.loops import results
 from sparring.models.backbone import load_trunk
-from tests.small import quick, rows, world
+from tests.small import apart, quick, rows, weights, world
 from tests.test_feedback_rules import Learner, responses
 
 # The level of a reward model
@@ -264,6 +264,19 @@ def test_the_gate_decides_by_the_tags_of_the_prompts_that_were_sampled_for(tmp_p
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert {(s["prompt"], s["score"]) for s in samples} == {("ba be", 7.0), ("ba bi", 3.0)}
     assert rows(run)[0]["score"] == 5.0
+
+
+def test_whitened_scores_teach_the_same_on_any_scale_and_figures_keep_the_judge_s(tmp_path):
+    # Llama 2 whitens before the price of KL is taken off, so a scale of the judge changes nothing but its figures.
+    made = {}
+    for name, judge in (("one", lambda text: float(len(text))), ("ten", lambda text: 10.0 * len(text) - 3)):
+        for scores in ("whitened", "given"):
+            settings = {"scores": scores, "kl": 0.1, "rounds": 2}
+            made[name, scores] = quick("rloo", tmp_path / f"{name}-{scores}", feedback=[judge], settings=settings)
+    assert apart(weights(made["one", "whitened"]), weights(made["ten", "whitened"])) < 1e-5
+    assert apart(weights(made["one", "given"]), weights(made["ten", "given"])) > 1e-4
+    first, second = (rows(made[name, "whitened"])[0]["score"] for name in ("one", "ten"))
+    assert second == pytest.approx(10 * first - 3, rel=1e-5)
 
 
 # Margins in words

@@ -112,6 +112,11 @@ class OnlineSettings:
     temperature: float = knob(1.0, "temperature of the policy, in sampling and in training alike", above=0)
     epochs: int = knob(1, "passes over the samples of one round", within=(1, 100))
     minibatches: int = knob(1, "optimizer steps in one pass over the samples", within=(1, 1024))
+    scores: str = knob(
+        "given",
+        "what is learnt from: scores as the judge gives them, or with mean 0 and standard deviation 1 in every round",
+        choices=("given", "whitened"),
+    )
     kl_target: float = knob(
         0.0, "nats from the reference that the price of KL is adapted to; 0 keeps the price fixed", within=(0, 10_000)
     )
