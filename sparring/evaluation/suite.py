@@ -126,7 +126,8 @@ def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan
         raise SettingError(f"{model} is a reward model; give it preferences or rankings, or name it as --feedback")
     if plan.feedback or plan.judge is not None:
         raise SettingError(f"{model} is a reward model: it writes nothing that --feedback or --judge could score")
-    notes.append("this is a reward model: it was measured by how it ranks the data's own responses")
+    what = "pairwise ranker" if is_ranker else "reward model"
+    notes.append(f"this is a {what}: it was measured by how it ranks the data's own responses")
     if is_ranker:
         trunk = load_trunk(model, device=plan.device)
         rows = given_rows(pairs, trunk, plan, [])
