@@ -123,7 +123,7 @@ def test_an_evaluation_of_a_reward_model_says_how_far_it_can_be_trusted(run):
     assert {"reward_accuracy", "reward_margin", "score_best", "calibration_error", "overconfidence"} <= got.keys()
     assert [r["from"] for r in got["tables"]["accuracy_by_margin"]] == [0.0, 1 / 3, 2 / 3, 1.0]
     level = json.loads((folder / "model" / "score.json").read_text())["mean"]
-    assert any(f"good responses, {level:.4g}," in note for note in got["notes"])
+    assert any(f"when it was trained, {level:.4g}," in note for note in got["notes"])
     assert json.loads((folder / "eval.json").read_text()) == got
 
 

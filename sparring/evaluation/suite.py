@@ -136,7 +136,8 @@ def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan
     scorer = load_scorer(model, device=plan.device)
     rows = given_rows(pairs, scorer.trunk, plan, notes)
     mean = load_level(model)
-    notes.append(f"its mean score of good responses, {mean:.4g}, was measured when it was trained and is taken off")
+    if mean:  # a discriminator has none: what its 0 means, it has learnt
+        notes.append(f"its mean score of good responses when it was trained, {mean:.4g}, is taken off")
     found, tables = scorer_rewards(rows, scorer, mean, micro_tokens=plan.micro_tokens)
     return found, [], tables
 
