@@ -1,5 +1,6 @@
 # make demo   set up .venv, then run the main job on the embedded world: no network, about six minutes on two cores
 # make test   set up .venv, then lint, formatting, import layers, types and all tests
+# make docs   write docs/methods anew from what the methods say of themselves
 # make fix    let ruff repair what it can
 # make bench  the measurements that want the machine for themselves
 
@@ -9,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: test demo fix bench clean .venv
+.PHONY: test demo docs fix bench clean .venv
 
 test: $(STAMP)
 	$(BIN)/ruff check .
@@ -20,6 +21,9 @@ test: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/sparring demo
+
+docs: $(STAMP)
+	$(BIN)/sparring methods --pages docs/methods
 
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .

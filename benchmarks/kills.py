@@ -40,6 +40,7 @@ TIMING = {"seconds", "tokens_per_second"}
 COMMON = {"batch": 4, "save_every": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
 OFFLINE = {**COMMON, "steps": 8, "eval_every": 3}
 ONLINE = {**COMMON, "rounds": 5, "K": 2, "max_tokens": 6, "watch": "warn", "epochs": 1}
+SELECTING = {**COMMON, "rounds": 2, "K": 4, "max_tokens": 6, "steps": 4}
 JUDGE = {"judge_warmup": 5, "judge_batch": 8, "judge_lr": 1e-2}
 SCENARIOS = {
     "sft": ("sft", "texts", OFFLINE),
@@ -53,6 +54,11 @@ SCENARIOS = {
         "texts",
         {**ONLINE, "epochs": 2, "minibatches": 2, "kl_target": 1.0, "keep_best": "eval_score"},
     ),
+    "raft": ("raft", "texts", SELECTING),
+    "rest": ("rest", "texts", {**SELECTING, "thresholds": "0.2,0.4", "keep_best": "eval_score", "rounds": 3}),
+    "spin": ("spin", "texts", {**SELECTING, "K": 1, "mix": "last"}),
+    "ppo-ptx": ("ppo_ptx", "texts", {**ONLINE, "pretrain_batch": 3, "minibatches": 2}),
+    "nlpo": ("nlpo", "texts", {**ONLINE, "nucleus": 0.6, "nucleus_least": 1, "nucleus_every": 3}),
     "rlgaf": ("rlgaf", "texts", {**ONLINE, **JUDGE}),
     "rlgaf-warmup": ("rlgaf", "texts", {**ONLINE, **JUDGE, "rounds": 3, "sft_epochs": 0.5}),
 }
@@ -73,13 +79,17 @@ def make_world(place: Path) -> None:
         (place / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
+JUDGED = ("ppo", "ppo_ptx", "nlpo", "raft", "rest")
+
+
 def run(name: str, world: Path, folder: Path) -> None:
     """Start a run, or go on with it."""
     method, data, settings = SCENARIOS[name]
     os.environ["SPARRING_CACHE"] = f"{folder}.cache"
     train(
         method, model=str(world / "start"), data=str(world / f"{data}.jsonl"), run=folder, resume=True,
-        feedback=["length"] if method == "ppo" else (), settings=settings, quiet=True,
+        feedback=["length"] if method in JUDGED else (), settings=settings, quiet=True,
+        pretrain=str(world / "texts.jsonl") if method == "ppo_ptx" else None,
     )  # fmt: skip
 
 

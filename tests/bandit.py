@@ -97,3 +97,32 @@ def sample_and_climb(method, score, *, rates, B, K, seed):
         with torch.no_grad():
             logits -= rate * grad
     return logits.detach().softmax(-1)
+
+
+def grpo_end(kl, K, ref=REF, reward=REWARD):
+    """Where GRPO ends with k3 and without the standard deviation: kl ref / (z - c r), c = (K-1)/K, adding up to 1.
+
+    Its mean gradient in the logits is c pi (r - mean r) - kl (pi - ref), for k3's part is that of KL(ref | pi).
+    """
+    pull = (K - 1) / K * reward
+    low, high = float((kl * ref + pull).max()), float(pull.max()) + kl  # at these it adds up to more and to less than 1
+    for _ in range(200):
+        z = (low + high) / 2
+        low, high = (z, high) if float((kl * ref / (z - pull)).sum()) > 1 else (low, z)
+    return (kl * ref / (z - pull)).tolist()
+
+
+def ptx_end(weight, text, *, is_whitened=False):
+    """Where E[r - beta log(pi/ref)] + weight E_text[log pi] has its maximum: uphill in the logits until nothing moves.
+
+    The slope is pi (u - mean u) + weight (text - pi); whitened advantages divide u by its standard deviation under pi.
+    """
+    logits = REF.log().clone()
+    for _ in range(4000):
+        pi = logits.softmax(-1)
+        u = REWARD - BETA * (pi / REF).log()
+        above = u - (pi * u).sum()
+        slope = pi * above / ((pi * above**2).sum().sqrt() if is_whitened else 1.0) + weight * (text - pi)
+        logits = logits + 0.3 / (1 + weight) * slope
+    assert slope.abs().max() < 1e-6
+    return logits.softmax(-1).tolist()

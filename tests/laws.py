@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import typing
+import zlib
 from dataclasses import MISSING, replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from sparring.core.glossary import SIGNALS
 from sparring.core.registry import knobs, needs, welcomes
 
 K_OF = {"demonstration": 1, "rating": 1, "preference": 2, "ranking": 4, "prompt": 4}
-LIVE = ("token_logps", "values", "scores")  # what a network produces while it is trained
+# what a network produces while it is trained
+LIVE = ("token_logps", "other_token_logps", "entropies", "values", "scores")
 COMPUTED = {"mask", "token_logps", "ref_token_logps", "old_token_logps", "values", "old_values"}
 NEUTRAL = {  # what the glossary says an absent signal means
     "margin": torch.zeros_like,
@@ -32,8 +34,16 @@ def signals(cls, B=4, T=7, seed=0, *, equal=False, names=None, dtype=torch.doubl
     full = {"mask": torch.arange(T) < torch.randint(2, T + 1, (B, size["K"]), generator=g)[..., None]}
     for name, signal in SIGNALS.items():
         shape = [size[axis] for axis in signal.axes.split()]
-        x = torch.randn(shape, generator=g, dtype=torch.double).to(dtype)
-        known = {"nats": -x.abs(), "nats of KL": x.abs(), "probability": torch.sigmoid(x), "mark": _best_first(x)}
+        # Each has a stream of its own, so that a new word changes the numbers of no other.
+        own = torch.Generator().manual_seed(1000 * seed + zlib.crc32(name.encode()) % 1000)
+        x = torch.randn(shape, generator=own, dtype=torch.double).to(dtype)
+        known = {
+            "nats": -x.abs(),
+            "nats of KL": x.abs(),
+            "nats of entropy": x.abs(),
+            "probability": torch.sigmoid(x),
+            "mark": _best_first(x),
+        }
         full.setdefault(name, known.get(signal.unit, x))
     if equal:
         full["ref_token_logps"] = full["old_token_logps"] = full["token_logps"].clone()
@@ -53,8 +63,15 @@ def variants(m):
     """The method with one knob moved, for each knob and each choice."""
     for k in knobs(type(m)):
         value, choices = getattr(m, k.name), k.metadata["choices"]
-        for moved in [c for c in choices if c != value] if choices else [value * 0.9 if value else 0.1]:
+        for moved in [c for c in choices if c != value] if choices else [elsewhere(value)]:
             yield f"{k.name}={moved}", replace(m, **{k.name: moved})
+
+
+def elsewhere(value):
+    """Another value of a knob."""
+    if isinstance(value, str):
+        return value.replace("0.", "0.1")  # a list of numbers, all of them lower
+    return value - 1 if isinstance(value, int) else value * 0.9 if value else 0.1
 
 
 def gradient(m, x):
@@ -205,7 +222,8 @@ def law_direction(m):
     if kind == "demonstration":
         assert (up > 0).all()
     elif kind == "rating":
-        assert torch.equal(up > 0, x["ratings"] > 0.5) and (up != 0).all()
+        good = x["ratings"] > 0.5 if "ratings" in x else torch.ones_like(up, dtype=torch.bool)  # else it imitates all
+        assert torch.equal(up > 0, good) and (up != 0).all()
     else:
         assert (up[:, 0] > up[:, -1]).all(), "the best response must gain on the worst"
 

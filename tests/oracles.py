@@ -1,8 +1,9 @@
 """Each equation a second time, in plain floats and loops, straight from the paper. Imports nothing of the library.
 
+A selection oracle sees samples as dictionaries of plain lists, and gives back (where, texts[, label]) in any order.
 A loss oracle sees one prompt: a number per prompt is a float, per response a list, per token a list of
 lists without padding. It returns the prompt's total and its weight. A credit oracle sees the whole
-round, as a list of such prompts.
+round, as a list of such prompts; where it returns a number per response, all its tokens share it.
 """
 
 from math import exp, log, sqrt
@@ -58,6 +59,14 @@ def kto(m, *, token_logps, ref_token_logps, batch_kl, ratings):
     return m.bad_weight * (1 - 1 / (1 + exp(-m.beta * (batch_kl - r)))), 1
 
 
+def hir(m, *, token_logps, other_token_logps, entropies):
+    n = len(token_logps[0])
+    own, other = (sum(x[0]) / (n if m.average == "mean" else 1) for x in (token_logps, other_token_logps))
+    c = exp(own) / (exp(own) + exp(other))
+    contrast = -(1 - m.smoothing) * log(c) - m.smoothing * log(1 - c)
+    return -sum(token_logps[0]) / n + m.alpha * contrast - m.beta * sum(entropies[0]) / n, 1
+
+
 def listwise_dpo(m, *, token_logps, ref_token_logps, ratings=None):
     h = [m.beta * (sum(a) - sum(b)) for a, b in zip(token_logps, ref_token_logps, strict=True)]
     lost = _plackett_luce(h)[:1] if m.mode == "top_1" else _plackett_luce(h)
@@ -103,7 +112,7 @@ def pro(m, *, token_logps, ratings):
     s = [sum(row) / len(row) for row in token_logps]
     total = 0.0
     for k in range(len(s) - 1):
-        T = [1.0 if m.temperature == "none" else ratings[k] - r for r in ratings]
+        T = [1.0 if m.sharpness == "none" else ratings[k] - r for r in ratings]
         own = max(T[k + 1 :])
         total += log(exp(s[k] * own) + sum(exp(s[i] * T[i]) for i in range(k + 1, len(s)))) - s[k] * own
     return total - m.nll_weight * (len(s) - 1) ** 2 * sum(token_logps[0]), 1
@@ -163,6 +172,52 @@ def ppo(m, *, token_logps, old_token_logps, advantages, values, old_values, retu
     return total, sum(len(row) for row in token_logps)
 
 
+def grpo(m, *, token_logps, old_token_logps, ref_token_logps, advantages):
+    costs = []
+    for k in range(len(token_logps)):
+        costs.append([])
+        for t in range(len(token_logps[k])):
+            q, a = exp(token_logps[k][t] - old_token_logps[k][t]), advantages[k][t]
+            gain = min(q * a, min(max(q, 1 - m.clip), 1 + m.clip) * a)
+            p, ref = exp(token_logps[k][t]), exp(ref_token_logps[k][t])
+            distance = {"k3": ref / p - log(ref / p) - 1, "k2": log(p / ref) ** 2 / 2}[m.estimator]
+            costs[-1].append(m.kl * distance - gain)
+    if m.average == "token":
+        return sum(map(sum, costs)), sum(map(len, costs))
+    return sum(sum(row) / len(row) for row in costs), len(costs)
+
+
+def grpo_credit(m, *, scores):
+    out = []
+    for row in scores:
+        mean = sum(row) / len(row)
+        std = sqrt(sum((s - mean) ** 2 for s in row) / len(row) + 1e-8) if m.scale == "std" else 1
+        out.append([(s - mean) / std for s in row])
+    return {"advantages": out}
+
+
+def reinforce_value(m, *, token_logps, advantages, values, returns):
+    total = reinforce(m, token_logps=token_logps, advantages=advantages)[0]
+    for row, due in zip(values, returns, strict=True):
+        total += m.value_weight * sum((v - r) ** 2 for v, r in zip(row, due, strict=True))
+    return total, sum(len(row) for row in token_logps)
+
+
+def reinforce_value_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
+    advantages, returns = [], []
+    for b in range(len(scores)):
+        due = []
+        for k, score in enumerate(scores[b]):
+            pairs = list(zip(old_token_logps[b][k], ref_token_logps[b][k], strict=True))
+            earned = (1 - m.kl) * score if m.objective == "share" else score
+            due.append([earned - m.kl * sum(old - ref for old, ref in pairs[t:]) for t in range(len(pairs))])
+        returns.append(due)
+        advantages.append(
+            [[r - v for r, v in zip(*both, strict=True)] for both in zip(due, old_values[b], strict=True)]
+        )
+    return {"advantages": advantages, "returns": returns}
+
+
 def reinforce_credit(m, *, scores, old_token_logps, ref_token_logps):
     paid = _paid(m, scores, old_token_logps, ref_token_logps)
     everything = [r for row in paid for r in row]
@@ -190,23 +245,110 @@ def rloo_credit(m, *, scores, old_token_logps, ref_token_logps):
 
 
 def ppo_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
+    rewards = []
+    for b in range(len(scores)):
+        rewards.append([])
+        for k, score in enumerate(scores[b]):
+            pairs = zip(old_token_logps[b][k], ref_token_logps[b][k], strict=True)
+            rewards[-1].append([-m.kl * (old - ref) for old, ref in pairs])
+            rewards[-1][-1][-1] += score
+    if m.whiten in ("rewards", "both"):
+        rewards = _whitened(rewards, keeps_mean=True)
     raw, returns = [], []
     for b in range(len(scores)):
         raw.append([])
         returns.append([])
-        for k, score in enumerate(scores[b]):
+        for k, r in enumerate(rewards[b]):
             v, T = old_values[b][k] + [0.0], len(old_values[b][k])
-            r = [-m.kl * (old_token_logps[b][k][t] - ref_token_logps[b][k][t]) for t in range(T)]
-            r[-1] += score
             delta = [r[t] + m.gamma * v[t + 1] - v[t] for t in range(T)]
             a = [sum((m.gamma * m.lam) ** (s - t) * delta[s] for s in range(t, T)) for t in range(T)]
             raw[-1].append(a)
             returns[-1].append([a[t] + v[t] for t in range(T)])
-    everything = [a for prompt in raw for row in prompt for a in row]
+    advantages = _whitened(raw) if m.whiten in ("advantages", "both") else raw
+    return {"advantages": advantages, "returns": returns}
+
+
+def _whitened(x, *, keeps_mean=False):
+    everything = [a for prompt in x for row in prompt for a in row]
     mean = sum(everything) / len(everything)
     std = sqrt(sum((a - mean) ** 2 for a in everything) / len(everything) + 1e-8)
-    white = [[[(a - mean) / std for a in row] for row in prompt] for prompt in raw]
-    return {"advantages": white, "returns": returns}
+    return [[[(a - mean) / std + (mean if keeps_mean else 0.0) for a in row] for row in prompt] for prompt in x]
+
+
+def best_of_n(m, *, scored):
+    return [(s["where"], (s["responses"][s["scores"].index(max(s["scores"]))],)) for s in scored]
+
+
+def raft(m, *, scored, earlier):
+    pool = [s for part in earlier for s in part] + scored if m.memory == "all" else scored
+    rows = sorted({s["where"] for s in pool}) if m.scope == "prompt" else [None]
+    kept = []
+    for row in rows:
+        found = []
+        for s in pool:
+            for k, text in enumerate(s["responses"]):
+                if row is None or s["where"] == row:
+                    found.append((s["scores"][k] - m.kl * (s["logps"][k] - s["ref_logps"][k]), s["where"], text))
+        wanted = max(1, round(m.share * len(found)))
+        kept += [(where, (text,)) for _, where, text in sorted(found, key=lambda f: -f[0])[:wanted]]
+    return kept
+
+
+def farl(m, *, scored):
+    return [
+        (s["where"], (y,)) for s in scored for y, r in zip(s["responses"], s["scores"], strict=True) if r > m.threshold
+    ]
+
+
+def rest(m, *, scored, number):
+    levels = [float(x) for x in m.thresholds.split(",")]
+    level, every = levels[number % len(levels)], [r for s in scored for r in s["scores"]]
+    low, high = (min(every), max(every)) if m.scale == "minmax" else (0.0, 1.0)
+    kept = []
+    for s in scored:
+        ordered = sorted(s["scores"])
+        at = level * (len(ordered) - 1)
+        i = min(int(at), len(ordered) - 2)
+        quantile = ordered[i] + (at - i) * (ordered[i + 1] - ordered[i]) if m.within == "prompt" else None
+        for y, r in zip(s["responses"], s["scores"], strict=True):
+            if r >= quantile if m.within == "prompt" else (r - low) / (high - low) > level:
+                kept.append((s["where"], (y,)))
+    return kept
+
+
+def sample_rank(m, *, scored, random):
+    found = []
+    for s in scored:
+        r, left, kept = s["scores"], list(range(len(s["scores"]))), []
+        while m.sampler == "rejection" and len(kept) < m.accepted:
+            top, again = max(r[k] for k in left), []
+            for k in left:
+                chance = exp((r[k] - top) / m.sampling_beta) if m.sampling_beta else float(r[k] == top)
+                accepted = random.random() < chance
+                if accepted and len(kept) < m.accepted:
+                    kept.append(k)
+                elif not accepted:
+                    again.append(k)
+            left = again
+        kept = kept or left[: m.accepted]
+        if m.pairs == "list":
+            found.append((s["where"], tuple(s["responses"][k] for k in sorted(kept, key=lambda k: -r[k]))))
+            continue
+        standing = [kept[i] for i in random.permutation(len(kept))]
+        while len(standing) > 1:
+            winners = []
+            for i in range(0, len(standing) - 1, 2):
+                w, l = sorted(standing[i : i + 2], key=lambda k: -r[k])  # noqa: E741
+                winners.append(w)
+                label = () if m.labels == "hard" else (1 / (1 + exp(r[l] - r[w])),)
+                found.append((s["where"], (s["responses"][w], s["responses"][l]), *label))
+            standing = winners + standing[len(winners) * 2 :] if m.pairs == "tournament" else []
+    return found
+
+
+def spin(m, *, scored, earlier):
+    against = (earlier[-1] if m.mix == "last" and earlier else []) + scored
+    return [(s["where"], (s["given"], y)) for s in against for y in s["responses"] if y != s["given"]]
 
 
 def _paid(m, scores, old, ref):

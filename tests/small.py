@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from sparring.core.registry import SELECTIONS, Recipe
 from sparring.loops.train import train
+from sparring.methods import find, load_all
 from sparring.models.backbone import save_trunk, tiny_model
 from sparring.models.machine import Machine
 
+load_all()
 WORDS = [a + b for a in "bdgkm" for b in "aeiou"]
 TIMING = {"seconds", "tokens_per_second"}
 COMMON = {"batch": 4, "save_every": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
@@ -29,6 +32,7 @@ ONLINE = {
     "minibatches": 1,
     "kl_target": 0.0,
 }
+SELECTING = {**COMMON, "rounds": 2, "K": 4, "max_tokens": 6, "steps": 3}
 JUDGE = {"judge_warmup": 5, "judge_batch": 6, "judge_lr": 1e-2, "judge_steps": 1, "gate": 0.95, "judge_held_out": 0.2}
 
 
@@ -65,8 +69,10 @@ def machine() -> Machine:
 
 def quick(method, run, *, data="", feedback=(), resume=False, model="", settings=None, quiet=True, **more):
     """Train the small model; returns the run folder."""
-    is_online = method in ("reinforce", "rloo", "ppo", "rlgaf")
+    found = find(method)
+    is_online = isinstance(found, Recipe) or found.data == "prompt"
     base = ONLINE | (JUDGE if "discriminator" in str(feedback) or method == "rlgaf" else {}) if is_online else OFFLINE
+    base = SELECTING if method in SELECTIONS else base
     file = data or world() / ("pairs.jsonl" if method in ("dpo", "reward_model") else "texts.jsonl")
     return train(
         method, model=str(model or world() / "model"), data=str(file), run=run, feedback=feedback, resume=resume,

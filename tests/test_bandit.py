@@ -6,7 +6,20 @@ import pytest
 import torch
 
 from sparring.methods import get
-from tests.bandit import BETA, OPTIMUM, OPTIMUM_VALUE, REF, REWARD, climb, lowest, mean, sample_and_climb, tokens
+from tests.bandit import (
+    BETA,
+    OPTIMUM,
+    OPTIMUM_VALUE,
+    REF,
+    REWARD,
+    climb,
+    grpo_end,
+    lowest,
+    mean,
+    ptx_end,
+    sample_and_climb,
+    tokens,
+)
 
 PAIRS = torch.tensor([(i, j) for i in range(3) for j in range(3) if i != j])
 CHOICE = torch.sigmoid(REWARD[PAIRS[:, 0]] - REWARD[PAIRS[:, 1]])  # Bradley-Terry: how often the first one wins
@@ -78,6 +91,51 @@ def test_policy_gradient_with_kl_ends_at_the_optimum(name, K, knobs):
     assert policy.tolist() == pytest.approx(OPTIMUM, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("knobs", "temperature"),
+    # A share b ends at ref exp((1-b)/b r): at b = 1/3 that is the temperature of the world, at b = 0.05 it is 1/19.
+    [({"kl": BETA}, BETA), ({"kl": 1 / 3, "objective": "share"}, BETA), ({"kl": 0.05, "objective": "share"}, 1 / 19)],
+)
+def test_reinforce_with_a_learned_baseline_ends_at_the_optimum_of_its_objective(knobs, temperature):
+    # With this weight a step of the policy's size takes the value to the mean return at once: 2 * 0.05 * 10 = 1.
+    method = get("reinforce_value")(**knobs, value_weight=0.05)
+    policy, value = climb(method, fixed(REWARD), rates=[10.0] * 400, critic=True)
+    weight = REF * (REWARD / temperature).exp()
+    assert policy.tolist() == pytest.approx((weight / weight.sum()).tolist(), abs=1e-3)
+    worth = temperature * math.log(weight.sum())  # of the optimum, in units of the score
+    assert value == pytest.approx(worth * (1 - knobs["kl"] if "objective" in knobs else 1), abs=1e-2)
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_grpo_with_k2_and_no_standard_deviation_ends_at_the_optimum(K):
+    # Its advantages are (K-1)/K of the score's, so that is the share of KL's price that means the same.
+    method = get("grpo")(kl=BETA * (K - 1) / K, scale="none", estimator="k2")
+    policy, _ = climb(method, fixed(REWARD), rates=[10.0] * 400, K=K)
+    assert policy.tolist() == pytest.approx(OPTIMUM, abs=1e-3)
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_grpo_with_k3_ends_where_the_other_kl_holds_it(K):
+    end = grpo_end(BETA, K)
+    assert sum(end) == pytest.approx(1) and abs(end[0] - OPTIMUM[0]) > 0.1
+    policy, _ = climb(get("grpo")(kl=BETA, scale="none"), fixed(REWARD), rates=[4.0] * 400, K=K)
+    assert policy.tolist() == pytest.approx(end, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "pull"), [("k3", lambda p, ref: p - ref), ("k2", lambda p, ref: p * (p / ref).log())]
+)
+def test_grpo_as_it_comes_ends_where_its_two_forces_are_equal(estimator, pull):
+    # By enumeration: the mean of A over the pairs that an arm is part of, against the slope of its KL in the logits.
+    policy, _ = climb(get("grpo")(kl=BETA, estimator=estimator), fixed(REWARD), rates=[2.0] * 800, K=2)
+    p = policy.tolist()
+    sign = [[(REWARD[i] > REWARD[j]).item() - (REWARD[i] < REWARD[j]).item() for j in range(3)] for i in range(3)]
+    gain = [p[i] * sum(p[j] * sign[i][j] for j in range(3)) for i in range(3)]  # two responses: A is 1, -1 or 0
+    slope = BETA * pull(policy, REF)
+    slope = slope - policy * slope.sum()
+    assert gain == pytest.approx(slope.tolist(), abs=1e-3)
+
+
 @pytest.mark.parametrize(("name", "knobs"), [("reinforce", {"baseline": "none"}), ("reinforce", {}), ("rloo", {})])
 def test_the_expected_gradient_is_what_the_policy_gradient_theorem_says(name, knobs):
     # one step of size 1 from the reference moves the logits by pi(y) (r(y) - E r); at the reference KL costs nothing
@@ -104,6 +162,19 @@ def test_sampled_rloo_ends_within_an_interval_around_the_optimum():
     half = 4.604 * ends.std(0) / math.sqrt(5)
     assert (half < 1e-2).all()
     assert (abs(ends.mean(0) - torch.tensor(OPTIMUM).double()) <= half + 1e-3).all()
+
+
+def test_pre_training_text_pulls_the_optimum_towards_itself():
+    text = torch.tensor([0.1, 0.3, 0.6], dtype=torch.double)
+    assert ptx_end(1e3, text) == pytest.approx(text.tolist(), abs=1e-3)
+    # The maximum of the two sums, found as such and not by its slope.
+    w, r, ref = 0.5, REWARD, REF
+
+    def loss(x):
+        pi = x.softmax(-1)
+        return -(pi * (r - BETA * (pi / ref).log())).sum() - w * (text * x.log_softmax(-1)).sum()
+
+    assert ptx_end(w, text) == pytest.approx(lowest(loss).softmax(-1).tolist(), abs=1e-4)
 
 
 # The adversarial world: demonstrations follow DATA, and the discriminator is the best there is.

@@ -97,7 +97,7 @@ def test_without_a_reference_the_end_is_the_softmax_of_the_reward(name, knobs):
 
 
 def test_pro_without_temperatures_and_imitation_ends_at_the_softmax_of_the_reward():
-    got = policy_of(get("pro")(temperature="none", nll_weight=0.0), ORDERS, ORDER_PROBS)
+    got = policy_of(get("pro")(sharpness="none", nll_weight=0.0), ORDERS, ORDER_PROBS)
     assert got.tolist() == pytest.approx(normalised(REWARD.exp()), abs=1e-3)
 
 

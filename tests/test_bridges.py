@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sparring.core.errors import SettingError
 from sparring.methods import get, load_all
 from tests.laws import asked, gradient, signals
 
@@ -76,6 +77,44 @@ def test_ppos_first_update_is_reinforce_with_the_same_advantages():
     assert torch.allclose(ppo["token_logps"], plain["token_logps"])
 
 
+def test_reinforce_with_values_is_ppos_first_update_without_whitening_at_lambda_one():
+    mine, x = credited("reinforce_value", seed=3, kl=0.2, value_weight=0.0)
+    ppo, y = credited("ppo", seed=3, kl=0.2, value_weight=0.0, lam=1.0, whiten="none")
+    assert torch.equal(x["advantages"], y["advantages"]) and torch.equal(x["returns"], y["returns"])
+    _, a = gradient(mine, only(get("reinforce_value"), x))
+    _, b = gradient(ppo, only(get("ppo"), y))
+    assert torch.allclose(a["token_logps"], b["token_logps"])
+
+
+def test_reinforce_with_values_of_zero_is_reinforce_without_a_baseline_where_responses_have_one_token():
+    names = asked(get("reinforce_value").credit)
+    x = {n: v[..., :1] if v.dim() == 3 else v for n, v in signals(get("reinforce_value"), names=names).items()}
+    x["old_values"] = torch.zeros_like(x["old_values"])
+    mine = get("reinforce_value")(kl=0.2).credit(**x)["advantages"]
+    other = get("reinforce")(kl=0.2, baseline="none").credit(**{n: x[n] for n in asked(get("reinforce").credit)})
+    assert torch.allclose(mine, other["advantages"])
+
+
+def test_a_share_is_the_price_that_leaves_the_same_proportions():
+    # (1 - b) r - b KL = (1 - b) (r - b/(1-b) KL)
+    x = signals(get("reinforce_value"), names=asked(get("reinforce_value").credit))
+    share = get("reinforce_value")(kl=0.2, objective="share").credit(**x)["returns"]
+    price = get("reinforce_value")(kl=0.25).credit(**x)["returns"]
+    assert torch.allclose(share, 0.8 * price)
+    with pytest.raises(SettingError, match=r"kl is 1\.5, but a share lies between 0 and 1"):
+        get("reinforce_value")(kl=1.5, objective="share").credit(**x)
+
+
+def test_ppo_with_whitened_rewards_and_no_values_differs_in_the_unit_of_its_advantages_only():
+    # gamma 1, lambda 0, values 0: advantages are the rewards, so whitening both whitens what is white already
+    x = signals(get("ppo"), names=asked(get("ppo").credit))
+    x["old_values"] = torch.zeros_like(x["old_values"])
+    one, both, rewards = (get("ppo")(lam=0.0, whiten=w).credit(**x) for w in ("advantages", "both", "rewards"))
+    kept = x["mask"]
+    assert torch.allclose(one["advantages"][kept], both["advantages"][kept], atol=1e-6)
+    assert torch.allclose(rewards["advantages"][kept] - rewards["advantages"][kept].mean(), one["advantages"][kept])
+
+
 def test_ppo_without_values_gamma_or_kl_is_reinforce_with_whitened_scores():
     # values 0, gamma 1, lambda 1: every token's advantage is the score of its response, whitened over tokens
     method = get("ppo")(kl=0.0, lam=1.0, value_weight=0.0)
@@ -94,6 +133,31 @@ def test_rloo_is_reinforce_with_the_leave_one_out_baseline():
     assert torch.equal(rloo.loss(**x).total, other.loss(**y).total)
 
 
+@pytest.mark.parametrize("K", [2, 4])
+def test_grpo_without_the_standard_deviation_is_rloo_but_for_a_factor(K):
+    # s_k - mean of all = (K-1)/K (s_k - mean of the others), so every advantage is (K-1)/K times as large
+    x = signals(get("rloo"), equal=True, names=asked(get("rloo").credit))
+    x = {n: v[:, :K] for n, v in x.items()}
+    rloo = get("rloo")(kl=0.3).credit(**x)["advantages"]  # at the reference KL costs nothing
+    grpo = get("grpo")(scale="none").credit(scores=x["scores"], mask=x["mask"])["advantages"]
+    assert torch.allclose(grpo, rloo * (K - 1) / K)
+
+
+@pytest.mark.parametrize("estimator", ["k3", "k2"])
+def test_grpos_first_update_from_the_reference_is_reinforce_with_the_same_advantages(estimator):
+    method, x = credited("grpo", average="token", estimator=estimator)
+    _, grpo = gradient(method, only(get("grpo"), x))
+    _, plain = gradient(get("reinforce")(), only(get("reinforce"), x))
+    assert torch.allclose(grpo["token_logps"], plain["token_logps"])
+
+
+def test_grpo_without_kl_is_ppo_without_values():
+    method, x = credited("grpo", average="token", kl=0.0)
+    x["token_logps"] = x["token_logps"] + 0.3 * torch.randn(x["mask"].shape, generator=torch.Generator().manual_seed(1))
+    y = x | dict.fromkeys(("values", "old_values", "returns"), torch.zeros_like(x["token_logps"]))
+    assert torch.equal(method.loss(**only(get("grpo"), x)).total, get("ppo")().loss(**only(get("ppo"), y)).total)
+
+
 def test_rloo_with_two_responses_pays_the_difference_of_their_scores():
     x = signals(get("rloo"), equal=True, names=asked(get("rloo").credit))
     x = {n: v[:, :2] for n, v in x.items()}
@@ -104,7 +168,7 @@ def test_rloo_with_two_responses_pays_the_difference_of_their_scores():
 
 @pytest.mark.parametrize(
     ("name", "knobs"),
-    [("reinforce", {"baseline": "leave_one_out"}), ("reinforce", {"baseline": "batch"}), ("rloo", {})],
+    [("reinforce", {"baseline": "leave_one_out"}), ("reinforce", {"baseline": "batch"}), ("rloo", {}), ("grpo", {})],
 )
 def test_a_constant_score_teaches_nothing(name, knobs):
     method, cls = get(name)(kl=0.0, **knobs), get(name)
@@ -220,7 +284,7 @@ def test_pro_without_temperatures_on_single_tokens_is_plackett_luce_on_log_proba
     x = signals(get("pro"), names=["token_logps", "mask", "ratings"])
     x["mask"] = torch.arange(7).expand(x["mask"].shape) == 0
     y = {"scores": x["token_logps"][..., 0], "mask": x["mask"], "ratings": x["ratings"]}
-    got = totals("pro", x, temperature="none", nll_weight=0.0)
+    got = totals("pro", x, sharpness="none", nll_weight=0.0)
     assert torch.allclose(got, totals("ranking_reward_model", y, form="plackett_luce"))
 
 

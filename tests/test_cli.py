@@ -11,6 +11,7 @@ import yaml
 from sparring import methods
 from sparring.cli import main, train
 from sparring.cli.flags import choose
+from sparring.cli.pages import page, write_pages
 from sparring.core.errors import DataError, Diverged, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,25 @@ def test_the_policy_of_a_recipe_brings_its_own_knobs(capsys):
     main.main(["train", "rlgaf", "--policy", "reinforce", "--help"])
     out = capsys.readouterr().out
     assert "knobs of reinforce:" in out and "--value-clip" not in out
+
+
+def test_a_recipe_without_a_judge_asks_for_one_and_needs_no_policy_or_fine_tuning(capsys):
+    assert main.main(["train", "ppo_ptx", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--feedback JUDGE [flags]" in out and "--pretrain FILE" in out and "default 1)" in out
+    assert "--policy" not in out and "--sft-epochs" not in out
+    argv = words("--feedback", "length", "--pretrain", "t.jsonl", method="ppo_ptx")
+    assert arguments(argv)["pretrain"] == "t.jsonl"
+
+
+def test_flags_that_few_need_come_when_they_are_named(capsys):
+    main.main(["train", "rloo", "--help"])
+    assert not {"--nucleus-every", "--pretrain-batch"} & set(capsys.readouterr().out.split())
+    main.main(["train", "rloo", "--nucleus", "0.9", "--pretrain", "t.jsonl", "--help"])
+    assert {"--nucleus-every", "--pretrain-batch"} <= set(capsys.readouterr().out.split())
+    main.main(["train", "nlpo", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "share of its probability that the tokens hold; 1 allows all (default 0.9" in said
 
 
 def test_a_discriminator_as_feedback_brings_its_settings(capsys):
@@ -301,6 +321,22 @@ def test_the_readme_names_every_method_as_the_method_does():
     for name in methods.names():
         first = methods.docstring(name).splitlines()[0]
         assert f"| `{name}` | {methods.find(name).data}s | {first} |" in text
+
+
+def test_the_pages_of_the_methods_are_as_the_methods_are_now(tmp_path):
+    for made in write_pages(tmp_path):
+        kept = ROOT / "docs/methods" / made.name
+        assert kept.exists() and kept.read_text() == made.read_text(), "run: make docs"
+    assert len(list((ROOT / "docs/methods").iterdir())) == len(methods.names()) + 1
+
+
+def test_a_page_of_a_method_holds_its_equation_its_knobs_its_signals_and_its_figures():
+    text = page("dpo")
+    assert "    L = - q log sigmoid(z)" in text and "arXiv:2305.18290" in text
+    assert "| `--beta` | 0.1 | above 0 |" in text and "| `ref_token_logps` | B K T | nats |" in text
+    assert "| `reward_accuracy` |" in text and "judge_accuracy" not in text
+    assert "| `judge_accuracy_held_out` |" in page("rlgaf") and "--feedback" not in page("spin")
+    assert "--feedback length" in page("raft") and "`--share`" in page("raft")
 
 
 def test_the_readme_has_a_line_for_every_folder():

@@ -238,8 +238,8 @@ def test_names_and_docstrings_need_no_torch():
     assert summary.startswith("Direct Preference Optimization") and torch_came == "False"
 
 
-def test_every_name_is_a_method_or_a_recipe():
-    assert sorted([*methods.load_all(), *registry.RECIPES]) == methods.names()
+def test_every_name_is_a_method_a_recipe_or_a_selection():
+    assert sorted([*methods.load_all(), *registry.RECIPES, *registry.SELECTIONS]) == methods.names()
 
 
 # --- sparring methods -----------------------------------------------------------------------------

@@ -83,6 +83,13 @@ def test_whitening_golden():
     assert got.tolist() == pytest.approx([-1.341641, -0.447214, 0.447214, 1.341641], abs=1e-6)
 
 
+def test_whitening_golden_that_keeps_the_mean():
+    got = whiten(tensor(1, 2, 3, 4), ones(4), shift_mean=False)
+    assert got.tolist() == pytest.approx([2.5 + a for a in (-1.341641, -0.447214, 0.447214, 1.341641)], abs=1e-6)
+    mask = torch.tensor([True, True, False])
+    assert whiten(tensor(7, 7, math.nan), mask, shift_mean=False).tolist() == [7, 7, 0]  # a constant stays
+
+
 def test_whitening_leaves_no_mean_and_looks_at_no_padding():
     g = torch.Generator().manual_seed(0)
     x, mask = torch.rand(4, 8, generator=g, dtype=torch.double) + 5, torch.rand(4, 8, generator=g) > 0.3
@@ -96,7 +103,8 @@ def test_whitening_leaves_no_mean_and_looks_at_no_padding():
 def test_equal_numbers_whiten_to_zero_and_not_to_rounding_noise(value, size):
     x = torch.full((size,), value)
     assert not whiten(x, ones(size)).any()
-    assert not credit.normalise_batch(x[:, None]).any() and not credit.normalise_group(x[:, None]).any()
+    assert not credit.normalise_batch(x[:, None]).any()
+    assert not credit.normalise_group(torch.stack([x, x, x], -1)).any()
 
 
 def test_leave_one_out_is_each_score_minus_the_mean_of_the_others():
@@ -104,14 +112,16 @@ def test_leave_one_out_is_each_score_minus_the_mean_of_the_others():
     assert got.tolist() == [pytest.approx(row) for row in ([1 - 4, 2 - 3.5, 6 - 1.5], [-1.5, -1.5, 3])]
 
 
-def test_leave_one_out_with_one_response_says_what_to_do():
+@pytest.mark.parametrize("compare", [credit.leave_one_out, credit.above_group_mean, credit.normalise_group])
+def test_comparing_one_response_with_the_others_says_what_to_do(compare):
     with pytest.raises(SettingError, match="set K to 2 or more"):
-        credit.leave_one_out(tensor([1], [2]))
+        compare(tensor([1], [2]))
 
 
 def test_baselines_and_normalisations_look_at_what_their_name_says():
     x = tensor([1, 3], [10, 30])
     assert credit.above_batch_mean(x).tolist() == [[-10, -8], [-1, 19]]
+    assert credit.above_group_mean(x).tolist() == [[-1, 1], [-10, 10]]
     assert credit.normalise_group(x).flatten().tolist() == pytest.approx([-1, 1, -1, 1], rel=1e-6)
     std = math.sqrt((10**2 + 8**2 + 1 + 19**2) / 4)
     assert credit.normalise_batch(x).flatten().tolist() == pytest.approx([v / std for v in (-10, -8, -1, 19)])

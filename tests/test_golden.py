@@ -117,7 +117,7 @@ def test_rrhf_as_its_code_has_it_ranks_sums_and_shrinks_imitation():
 def test_pro():
     x = one_token([-1.0, -1.2, -2.0], ratings=marks(2, 1, -1))
     assert get("pro")(nll_weight=0.0).loss(**x).total.item() == pytest.approx(1.960015 + 0.183901, abs=1e-6)
-    assert get("pro")(nll_weight=0.0, temperature="none").loss(**x).total.item() == pytest.approx(1.153453, abs=1e-6)
+    assert get("pro")(nll_weight=0.0, sharpness="none").loss(**x).total.item() == pytest.approx(1.153453, abs=1e-6)
     shifted = one_token([0.0, -0.2, -1.0], ratings=marks(2, 1, -1))
     assert get("pro")(nll_weight=0.0).loss(**shifted).total.item() == pytest.approx(0.809046, abs=1e-6)
     assert get("pro")().loss(**x).total.item() == pytest.approx(1.960015 + 0.183901 + 0.05 * 4 * 1.0, abs=1e-6)

@@ -4,6 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparring.data.batch import Row, collate
 from sparring.models import logprobs
+from sparring.models.allowed import pack, unpack
 from sparring.models.logprobs import token_logps
 from sparring.models.signals import Network, Networks, compute
 from tests import nets
@@ -33,6 +34,57 @@ def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(N, has_bias
         strict=True,
     ):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_entropies_in_chunks_have_the_values_and_gradients_of_plain_ones(temperature, monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK_NUMBERS", 16 * 50)
+    g = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(*size, generator=g).requires_grad_() for size in ((33, 8), (50, 8), (50,))]
+    mine = logprobs.entropies(*leaves, temperature=temperature)
+    theirs = torch.distributions.Categorical(logits=(leaves[0] @ leaves[1].T + leaves[2]) / temperature).entropy()
+    pull = torch.randn(33, generator=g)
+    torch.testing.assert_close(mine, theirs)
+    for a, b in zip(*(torch.autograd.grad((x * pull).sum(), leaves) for x in (mine, theirs)), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+
+
+def test_the_entropy_of_equally_likely_tokens_is_the_log_of_their_number():
+    assert logprobs.entropies(torch.zeros(1, 8), torch.randn(32, 8), None).item() == pytest.approx(3.4657359)
+
+
+@pytest.mark.parametrize("N", [1, 33])
+def test_tokens_outside_their_set_have_no_probability_and_no_gradient(N, monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK_NUMBERS", 16 * 50)
+    g = torch.Generator().manual_seed(N)
+    hidden, weight = torch.randn(N, 8, generator=g), torch.randn(50, 8, generator=g)
+    allowed = torch.rand(N, 50, generator=g) < 0.4
+    allowed[:, 7], allowed[:, 3] = True, False  # 7 is always allowed, 3 never
+    targets, pull = torch.full((N,), 7), torch.randn(N, generator=g)
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    mine = token_logps(hidden, weight, None, targets, temperature=0.7, allowed=pack(allowed))
+    logits = (hidden @ weight.T / 0.7).masked_fill(~allowed, -torch.inf)
+    theirs = logits.log_softmax(-1)[:, 7]
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+    got, want = (torch.autograd.grad((x * pull).sum(), leaves) for x in (mine, theirs))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+    assert not got[1][3].any() and got[1][7].any()
+    outside = token_logps(hidden, weight, None, torch.full((N,), 3), allowed=pack(allowed))
+    assert not outside.exp().any()
+
+
+def test_a_set_of_all_tokens_changes_no_bit():
+    hidden, weight = torch.randn(5, 8), torch.randn(50, 8)
+    everything = pack(torch.ones(5, 50, dtype=torch.bool))
+    plainly, asked = (token_logps(hidden, weight, None, torch.arange(5), allowed=a) for a in (None, everything))
+    assert torch.equal(plainly, asked)
+
+
+@pytest.mark.parametrize("V", [1, 8, 13, 101])
+def test_a_set_comes_out_of_its_bits_as_it_went_in(V):
+    members = torch.rand(6, V, generator=torch.Generator().manual_seed(V)) < 0.5
+    assert pack(members).shape == (6, -(-V // 8)) and torch.equal(unpack(pack(members), V), members)
 
 
 def test_only_the_gradients_that_are_wanted_are_computed():

@@ -27,6 +27,13 @@ def plain(x, mask, b):
     return x.tolist()
 
 
+def each_token(want, mask):
+    """What a credit oracle says of every token in a row; a number for a response is shared by its tokens."""
+    rows, counts = [row for prompt in want for row in prompt], mask.sum(-1).flatten().tolist()
+    pairs = zip(rows, counts, strict=True)
+    return [number for row, n in pairs for number in (row if isinstance(row, list) else [row] * n)]
+
+
 def settings(name):
     """The method as it comes, and with each knob moved."""
     return [METHODS[name]()] + [moved for _, moved in laws.variants(METHODS[name]())]
@@ -52,7 +59,7 @@ def test_credit_is_the_papers_at_any_setting_of_its_knobs(name):
         batch = {n: [plain(v, x["mask"], b) for b in range(4)] for n, v in x.items() if n != "mask"}
         want = getattr(oracles, f"{name}_credit")(method, **batch)
         for n, v in got.items():
-            flat = [number for prompt in want[n] for row in prompt for number in row]
+            flat = each_token(want[n], x["mask"])
             assert v[x["mask"]].tolist() == pytest.approx(flat, rel=1e-10, abs=1e-12), (method, n)
             assert not v[~x["mask"]].any()
 
@@ -120,6 +127,40 @@ def test_ppo_clips_the_gain_and_never_the_way_back(advantage, ratio, slope):
     x["token_logps"].requires_grad_()
     METHODS["ppo"](clip=0.2).loss(**x).total.sum().backward()
     assert x["token_logps"].grad.item() == pytest.approx(slope, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("scale", "want"), [("none", [0.75, -0.25, -0.25, -0.25]), ("std", [1.732051, -0.577350, -0.577350, -0.577350])]
+)
+def test_grpo_golden_with_one_right_answer_in_four(scale, want):
+    # mean 1/4, population variance 3/16: 0.75 / 0.433013 = 1.732051
+    x = {"scores": torch.tensor([[1.0, 0, 0, 0]]).double(), "mask": torch.ones(1, 4, 2, dtype=torch.bool)}
+    got = METHODS["grpo"](scale=scale).credit(**x)["advantages"]
+    assert got.tolist() == [[pytest.approx([a, a], abs=1e-6) for a in want]]
+
+
+@pytest.mark.parametrize(("average", "long", "short"), [("response", 0.5 / 10, 0.5 / 2), ("token", 1 / 12, 1 / 12)])
+def test_grpo_blames_the_tokens_of_a_long_wrong_answer_less_unless_every_token_weighs_the_same(average, long, short):
+    # Two wrong answers of 10 and 2 tokens, advantage -1 each: what a step takes from each of their tokens.
+    mask = torch.arange(10) < torch.tensor([10, 2])[:, None]
+    x = dict.fromkeys(("old_token_logps", "ref_token_logps"), torch.full((1, 2, 10), -1.0).double())
+    x |= {"advantages": -torch.ones(1, 2, 10).double(), "mask": mask[None]}
+    logps = x["ref_token_logps"].clone().requires_grad_()
+    loss = METHODS["grpo"](average=average).loss(token_logps=logps, **x)
+    (loss.total.sum() / loss.weight.sum()).backward()
+    assert logps.grad[0, 0].tolist() == pytest.approx([long] * 10)
+    assert logps.grad[0, 1, :2].tolist() == pytest.approx([short] * 2)
+
+
+@pytest.mark.parametrize(("estimator", "cost", "slope"), [("k3", 0.193147, 0.5), ("k2", 0.240227, 0.693147)])
+def test_grpo_kl_golden(estimator, cost, slope):
+    # pi = 2 pi_ref: k3 = 1/2 - 1 + log 2, its derivative 1 - 1/2; k2 = (log 2)^2 / 2, its derivative log 2
+    x = one_token(token_logps=math.log(0.4), old_token_logps=-1, ref_token_logps=math.log(0.2), advantages=0)
+    x["token_logps"].requires_grad_()
+    loss = METHODS["grpo"](kl=1.0, estimator=estimator).loss(**x).total.sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(cost, abs=1e-6)
+    assert x["token_logps"].grad.item() == pytest.approx(slope, abs=1e-6)
 
 
 def test_sft_at_uniform_logits_costs_the_log_of_the_vocabulary_per_token():

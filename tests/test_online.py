@@ -9,10 +9,14 @@ from sparring.core.errors import Diverged, FeedbackError, SettingError
 from sparring.core.metrics import METRICS
 from sparring.loops.figures import Facts, describe
 from sparring.loops.learner import total_updates
+from sparring.loops.reward import rewarded
 from sparring.loops.settings import OnlineSettings
 from sparring.loops.watch import Watch
+from sparring.methods import get
 from sparring.models import checkpoint
-from tests.small import ONLINE, apart, quick, rows, same, weights, write
+from sparring.models.backbone import load_trunk
+from sparring.rollout.sample import Stop
+from tests.small import ONLINE, apart, quick, rows, same, weights, world, write
 
 
 class Broken:
@@ -30,14 +34,14 @@ class Broken:
 
 
 def test_the_figures_of_a_round_are_counted_as_by_hand():
-    a = Facts(tokens=(5, 6, 5, 6), ended=True, score=1.0, entropy=4.0, kl=2.0, kl_k3=1.0, ref_logp=-8.0,
+    a = Facts(tokens=(5, 6, 5, 6), ended=True, score=1.0, paid=1.0, entropy=4.0, kl=2.0, kl_k3=1.0, ref_logp=-8.0,
               returns=(4.0, 8.0), errors=(2.0, 3.0))  # fmt: skip
-    b = Facts(tokens=(5, 6), ended=False, score=3.0, entropy=1.0, kl=1.0, kl_k3=0.5, ref_logp=-1.0,
+    b = Facts(tokens=(5, 6), ended=False, score=3.0, paid=2.5, entropy=1.0, kl=1.0, kl_k3=0.5, ref_logp=-1.0,
               returns=(2.0, 4.0), errors=(1.0, 1.0))  # fmt: skip
     row = describe([a, b], price=0.5)
     assert (row["score"], row["score_std"], row["length"], row["eos_rate"]) == (2.0, 1.0, 3.0, 0.5)
     assert (row["kl"], row["kl_per_token"], row["kl_k3"], row["kl_price"]) == (1.5, 3 / 6, 0.75, 0.5)
-    assert row["reward"] == 2.0 - 0.5 * 1.5 and row["entropy"] == 5 / 6
+    assert row["reward"] == 1.75 - 0.5 * 1.5 and row["entropy"] == 5 / 6
     assert row["distinct_2"] == 2 / 4  # 56 65 56 56
     # two points: longer means worse, more fluent (-1/2 against -2 a token) means better
     assert (row["cue_length"], row["cue_fluency"]) == (pytest.approx(-1.0), pytest.approx(1.0))
@@ -101,6 +105,87 @@ def test_the_price_of_kl_follows_its_target_by_the_kl_of_the_round_before(tmp_pa
         error = min(max(row["kl"] / 1.0 - 1, -0.2), 0.2)
         price = replace(price, beta=price.beta * (1 + 0.1 * error))
     assert price.beta != 0.2
+
+
+def test_the_price_reaches_a_loss_that_holds_the_kl_itself(tmp_path, monkeypatch):
+    cls, paid = get("grpo"), []
+    loss = cls.loss
+    monkeypatch.setattr(cls, "loss", lambda self, token_logps, old_token_logps, ref_token_logps, advantages, mask:
+                        paid.append(self.kl) or loss(self, token_logps, old_token_logps, ref_token_logps, advantages,
+                                                     mask))  # fmt: skip
+    settings = {"kl_target": 1.0, "kl": 0.2, "lr": 3e-2}
+    found = rows(quick("grpo", tmp_path / "run", feedback=["length"], settings=settings))
+    assert [r["kl_price"] for r in found] == paid and len(set(paid)) == 4
+
+
+def test_the_price_may_move_by_responses_over_a_horizon_instead(tmp_path):
+    settings = {"kl_target": 1.0, "kl_horizon": 100.0, "kl": 0.2, "rounds": 4, "lr": 3e-2}
+    found = rows(quick("reinforce", tmp_path / "run", feedback=["length"], settings=settings))
+    price = 0.2
+    for row in found:
+        assert row["kl_price"] == pytest.approx(price)
+        price *= 1 + 4 * 2 / 100 * min(max(row["kl"] / 1.0 - 1, -0.2), 0.2)  # 4 prompts, 2 responses each
+    assert price != 0.2
+
+
+def test_a_response_that_did_not_end_is_paid_less_and_scored_the_same(tmp_path):
+    ended, cut = Stop.EOS, Stop.LENGTH
+    assert rewarded(torch.tensor([[1.0, 2.0]]), [[ended, cut]], 0.75).tolist() == [[1.0, 1.25]]
+    free, dear = (
+        rows(quick("reinforce", tmp_path / str(p), feedback=["length"], settings={"unfinished": p, "kl": 0.0}))
+        for p in (0.0, 3.0)
+    )
+    assert dear[0]["score"] == free[0]["score"] and 0 < dear[0]["eos_rate"] < 1
+    assert dear[0]["reward"] == pytest.approx(free[0]["reward"] - 3.0 * (1 - dear[0]["eos_rate"]))
+    assert dear[1]["score"] != free[1]["score"]  # and the policy has learnt otherwise
+
+
+def test_ppo_ptx_of_weight_zero_is_ppo_and_of_any_other_weight_is_not(tmp_path):
+    ppo = quick("ppo", tmp_path / "ppo", feedback=["length"])
+    zero = quick("ppo_ptx", tmp_path / "zero", feedback=["length"], settings={"pretrain_weight": 0.0})
+    assert same(weights(zero), weights(ppo)) and rows(zero) == rows(ppo)
+    text = write(tmp_path / "texts.jsonl", [{"text": "ba be bi"}, {"text": "do du"}])
+    mixed = quick("ppo_ptx", tmp_path / "mixed", feedback=["length"], pretrain=str(text))
+    found = [r["pretrain_loss"] for r in rows(mixed)]
+    assert found[-1] < found[0] and apart(weights(mixed), weights(ppo)) > 1e-4
+
+
+def test_the_texts_of_an_update_are_divided_by_their_own_tokens_at_temperature_one(tmp_path):
+    # At the start nothing has moved, so the first figure is the start's own loss: -log p of a word and of the end.
+    text = write(tmp_path / "texts.jsonl", [{"prompt": "ba", "response": " be"}])
+    settings = {"pretrain_weight": 1.0, "temperature": 0.5, "micro_tokens": 1, "pretrain_batch": 3}
+    run = quick("rloo", tmp_path / "run", feedback=["length"], pretrain=str(text), settings=settings)
+    trunk = load_trunk(str(world() / "model"))
+    ids = [*trunk.tokenizer("ba be")["input_ids"], trunk.tokenizer.eos_token_id]
+    logps = trunk.lm(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    want = -(logps[-3, ids[-2]] + logps[-2, ids[-1]]).item() / 2
+    assert rows(run)[0]["pretrain_loss"] == pytest.approx(want, rel=1e-4)
+
+
+NLPO = {"nucleus": 0.6, "nucleus_least": 1, "nucleus_every": 3, "lr": 3e-2}
+
+
+def test_nlpo_that_allows_everything_is_ppo(tmp_path):
+    settings = {"nucleus": 1.0, "kl": 0.05}
+    nlpo, ppo = quick("nlpo", tmp_path / "nlpo", feedback=["length"], settings=settings), quick(
+        "ppo", tmp_path / "ppo", feedback=["length"])  # fmt: skip
+    assert same(weights(nlpo), weights(ppo)) and rows(nlpo) == rows(ppo)
+    # Allowing every token one by one is the same as not asking, too.
+    settings = {"nucleus": 0.5, "nucleus_least": 10_000, "kl": 0.05}
+    asked = quick("nlpo", tmp_path / "asked", feedback=["length"], settings=settings)
+    assert same(weights(asked), weights(ppo)) and rows(asked) == rows(ppo)
+    masked = quick("nlpo", tmp_path / "masked", feedback=["length"], settings=NLPO)
+    assert apart(weights(masked), weights(ppo)) > 1e-4
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_nlpo_recomputes_its_samples_under_the_very_sets_they_were_drawn_from(tmp_path, adapter):
+    # Over four rounds, the policy moves away from its copy; yet the first update of each begins at ratio 1.
+    settings = {**NLPO, "adapter": adapter, "rank": 2, "lr": 3e-2}
+    found = rows(quick("nlpo", tmp_path / "run", feedback=["length"], settings=settings))
+    assert all(r["ratio_max"] == pytest.approx(1.0, abs=1e-4) for r in found)
+    free = rows(quick("ppo", tmp_path / "free", feedback=["length"], settings={"adapter": adapter, "rank": 2}))
+    assert found[0]["entropy"] < free[0]["entropy"]
 
 
 def test_without_a_target_the_price_stays(tmp_path):
@@ -177,7 +262,7 @@ def test_the_judge_that_is_kept_scores_as_it_did(tmp_path):
     assert torch.equal(judge.network.head.weight, kept["head.weight"])
 
 
-@pytest.mark.parametrize("method", ["reinforce", "ppo", "rlgaf"])
+@pytest.mark.parametrize("method", ["reinforce", "grpo", "ppo", "rlgaf"])
 def test_every_figure_that_is_written_down_has_a_meaning(tmp_path, method):
     more = {"feedback": ["length"]} if method != "rlgaf" else {}
     run = quick(method, tmp_path / "run", settings={"rounds": 2}, **more)

@@ -233,6 +233,28 @@ def test_a_learning_judge_within_a_sum_is_resumed_exactly(tmp_path):
     assert same(weights(resumed, "judge"), weights(run, "judge"))
 
 
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_a_copy_that_lags_behind_is_resumed_between_two_copies(tmp_path, adapter):
+    # The copy is made in rounds 1 and 4, the run resumed after round 2.
+    ask = {"feedback": ["length"], "settings": {"nucleus": 0.6, "nucleus_least": 1, "nucleus_every": 3, "lr": 3e-2}}
+    ask["settings"] |= {"adapter": adapter, "rank": 2}
+    run = quick("nlpo", tmp_path / "run", **ask)
+    resumed = quick("nlpo", unfinished(run, tmp_path / "again", 4), resume=True, **ask)
+    assert rows(resumed) == rows(run)
+    assert adapter == "lora" or same(weights(resumed), weights(run))
+
+
+def test_pre_training_text_goes_on_where_it_was(tmp_path):
+    texts = [{"text": f"ba {a}{b} bo"} for a in "bdgk" for b in "aeiou"]
+    ask = {"feedback": ["length"], "pretrain": str(write(tmp_path / "texts.jsonl", texts))}
+    ask["settings"] = {"pretrain_batch": 3, "epochs": 2, "minibatches": 2}
+    run = quick("ppo_ptx", tmp_path / "run", **ask)
+    assert_same(quick("ppo_ptx", unfinished(run, tmp_path / "again", 4), resume=True, **ask), run)
+    write(tmp_path / "texts.jsonl", texts[1:])
+    with pytest.raises(RunError, match=r"texts.jsonl: the pretrain changed"):
+        quick("ppo_ptx", unfinished(run, tmp_path / "other", 4), resume=True, **ask)
+
+
 RULE = """
 import os, signal
 calls = []

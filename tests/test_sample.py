@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -6,9 +7,11 @@ from scipy.stats import chisquare
 
 from sparring.core.errors import ModelError, SettingError
 from sparring.data.batch import Row, collate
+from sparring.models.allowed import unpack
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
-from sparring.models.signals import Network, Networks, compute, new_policy
+from sparring.models.signals import Network, Networks, compute, new_masker, new_policy
+from sparring.rollout import nucleus
 from sparring.rollout import sample as sampler
 from sparring.rollout.sample import Sampling, Stop, draw, end_tokens, sample
 from tests import nets
@@ -176,7 +179,7 @@ def filtered(p, top_k, top_p):
     ("top_k", "top_p"), [(5, 1.0), (0, 0.7), (12, 0.8), (0, 0.999), (1, 1.0), (0, 1e-6), (500, 0.5)]
 )
 def test_cut_distributions_are_sampled_and_recorded_renormalised(top_k, top_p, monkeypatch):
-    monkeypatch.setattr(sampler, "FIRST_LOOK", 4)  # so that more than one look is needed
+    monkeypatch.setattr(nucleus, "FIRST_LOOK", 4)  # so that more than one look is needed
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 101, generator=g) * 1.5
     p = (logits[0] / 1.3).softmax(-1)
@@ -220,6 +223,69 @@ def test_first_and_second_tokens_come_as_often_as_their_probabilities_say(top_k,
         if pooled[-1] == 0:
             pooled, observed = pooled[:-1], observed[:-1]
         assert chisquare(observed, pooled).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.7, 1), (0.3, 6), (0.99, 1)])
+def test_a_nucleus_is_the_fewest_tokens_that_hold_the_share(share, least):
+    p = (torch.randn(3, 101, generator=torch.Generator().manual_seed(2)) * 2).softmax(-1)
+    for row, members in zip(p, nucleus.nucleus(p, share, least), strict=True):
+        likeliest = row.argsort(descending=True)
+        n = max(least, int((filtered(row, 0, share) > 0).sum()))
+        assert set(members.nonzero()[:, 0].tolist()) == set(likeliest[:n].tolist())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+@pytest.mark.parametrize("past", [Past.PADDED, Past.PLAIN])
+def test_only_tokens_in_the_nucleus_of_the_masker_are_drawn_and_their_figures_are_the_restricted_ones(
+    past, temperature
+):
+    policy, other = restless(), Network(trunk=nets.trunk("llama", seed=5))
+    policy.trunk.past = other.trunk.past = past
+    prompts = PROMPTS if past is Past.PADDED else PROMPTS[:1]
+    how, masker = Sampling(max_tokens=8, temperature=temperature), nucleus.Masker(network=other, share=0.8)
+    rollout = sample(policy, prompts, 4, how, seed=1, masker=masker)
+    assert len({len(y) for ys in texts(rollout) for y in ys}) > 1  # rows do leave at different times
+    sets = rollout.batch.allowed
+    for b, prompt in enumerate(prompts):
+        for k in range(4):
+            ids = list(prompt)
+            for t, token in enumerate(texts(rollout)[b][k]):
+                held = filtered(next_distribution(other, ids, temperature).detach(), 0, 0.8) > 0
+                assert bool(held[token]) and torch.equal(unpack(sets[b, k, t][None], nets.V)[0], held)
+                p = next_distribution(policy, ids, temperature).detach().where(held, 0.0)
+                p = p / p.sum()
+                assert float(rollout.token_logps[b, k, t]) == pytest.approx(float(p[token].log()), abs=1e-3)
+                assert float(rollout.entropy[b, k, t]) == pytest.approx(float(-(p * p.log()).nansum()), abs=1e-3)
+                ids.append(token)
+    networks = Networks(policy=policy, reference=other, temperature=temperature)
+    again = compute(["token_logps", "ref_token_logps"], rollout.batch, networks)
+    torch.testing.assert_close(rollout.token_logps, again["token_logps"].detach(), atol=1e-4, rtol=1e-4)
+    whole = replace(rollout.batch, allowed=None)
+    free = compute(["ref_token_logps"], whole, networks)["ref_token_logps"]
+    assert torch.equal(again["ref_token_logps"], free)  # the reference is not restricted
+
+
+def test_a_masker_that_allows_all_changes_no_bit_of_what_is_sampled():
+    policy, other = restless(), Network(trunk=nets.trunk("llama", seed=5))
+    how, masker = Sampling(max_tokens=8), nucleus.Masker(network=other, share=0.5, least=nets.V)
+    one, two = (sample(policy, PROMPTS, 4, how, seed=1, masker=m) for m in (None, masker))
+    assert texts(one) == texts(two) and torch.equal(one.token_logps, two.token_logps)
+    assert torch.equal(one.entropy, two.entropy)
+
+
+def test_a_masker_may_be_another_adapter_on_the_same_trunk():
+    trunk = nets.trunk("llama", adapter="lora", rank=2)
+    policy = new_policy(trunk, 0)
+    other = new_masker(policy, 1)
+    for n, p in policy.trainable().items():
+        p.data.add_(0.3 if "lora_B" in n else 0.0)
+    twin = nets.trunk("llama")  # what the masker is: its adapter changes nothing yet
+    how = Sampling(max_tokens=8)
+    one = sample(policy, PROMPTS, 2, how, seed=0, masker=nucleus.Masker(network=other, share=0.7))
+    two = sample(policy, PROMPTS, 2, how, seed=0, masker=nucleus.Masker(network=Network(trunk=twin), share=0.7))
+    assert texts(one) == texts(two) and torch.equal(one.batch.allowed, two.batch.allowed)
+    again = compute(["token_logps"], one.batch, Networks(policy=policy))["token_logps"]
+    torch.testing.assert_close(one.token_logps, again.detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_an_adapter_speaks_only_where_it_is_asked_for():

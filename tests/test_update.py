@@ -52,6 +52,20 @@ def test_the_gradient_is_divided_once_by_the_weight_of_all_micro_batches(cuts):
     assert w.tolist() == pytest.approx([2.0 - 0.1], abs=1e-6)
 
 
+def test_a_loss_set_aside_is_divided_by_its_own_weight_and_added_to_the_step():
+    # 3 w / 4 twice over, beside 5 w / 10: the slope is 2 * 0.75 + 0.5, whatever the sizes of the two batches.
+    u, w = updater(2.0)
+    for x, n in ((1.0, 1.0), (2.0, 3.0)):
+        u.backward(Loss(w * x, torch.tensor([n])))
+    u.set_aside("other_loss", 2.0)
+    u.backward(Loss(w * 5.0, torch.tensor([10.0])))
+    row = u.step()
+    assert row["grad_norm"] == pytest.approx(2.0)
+    assert (row["loss"], row["other_loss"]) == (pytest.approx(1.0), pytest.approx(1.5))
+    u.backward(Loss(w * 5.0, torch.tensor([10.0])))
+    assert "other_loss" not in u.step()  # and the next step knows nothing of it
+
+
 def test_a_long_gradient_is_cut_to_the_length_allowed_and_told_at_full_length():
     u, w = updater(1.0, 1.0, max_grad_norm=0.5)
     u.backward(Loss((3.0 * w[0] + 4.0 * w[1])[None], torch.ones(1)))

@@ -4,6 +4,8 @@ A trap without a law of its own keeps them all, and only the oracle knows. The a
 laws read them.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -14,6 +16,7 @@ from sparring.core.credit import at_last_token, every_token, gae, leave_one_out
 from sparring.core.loss import Loss, per_prompt
 from sparring.core.masked import masked_mean, masked_sum, whiten
 from sparring.core.registry import knob
+from sparring.core.surrogate import clipped
 
 BKT = Float[Tensor, "B K T"]
 MASK = Bool[Tensor, "B K T"]
@@ -249,6 +252,37 @@ class DetachesTheRatio(Sampled):
         return token_loss(-torch.minimum(q.detach() * a, q.clamp(0.8, 1.2) * a), mask)
 
 
+class Grouped:
+    """Knobs and credit for traps in a GRPO loss."""
+
+    kl, clip, scale, average, estimator = 0.04, 0.2, "none", "token", "k3"
+
+    def credit(self, scores: Float[Tensor, "B K"], mask: MASK):
+        return {"advantages": every_token(scores - scores.mean(-1, keepdim=True), mask)}
+
+
+@trap("micro_batches", data="prompt")  # several losses divide by the longest response that the batch happens to hold
+class DividesByTheLongestResponse(Grouped):
+    def loss(self, token_logps: BKT, old_token_logps: BKT, advantages: BKT, mask: MASK) -> Loss:
+        each = clipped(token_logps, old_token_logps, advantages, mask, self.clip) / mask.sum(-1).max()
+        return Loss(masked_sum(each, mask).sum(-1), torch.full_like(each[:, 0, 0], 4.0))
+
+
+@trap(None, data="prompt", oracle="grpo")  # k1 in the loss: its derivative is 1 everywhere, so it holds nothing back
+class PutsTheLogRatioIntoTheLoss(Grouped):
+    def loss(self, token_logps: BKT, old_token_logps: BKT, ref_token_logps: BKT, advantages: BKT, mask: MASK) -> Loss:
+        each = clipped(token_logps, old_token_logps, advantages, mask, self.clip)
+        return token_loss(each + self.kl * (token_logps - ref_token_logps), mask)
+
+
+@trap(None, data="prompt", oracle="grpo")  # the ratio of k3 upside down: pi/pi_ref - 1 - log(pi/pi_ref)
+class TurnsTheRatioOfK3Round(Grouped):
+    def loss(self, token_logps: BKT, old_token_logps: BKT, ref_token_logps: BKT, advantages: BKT, mask: MASK) -> Loss:
+        each = clipped(token_logps, old_token_logps, advantages, mask, self.clip)
+        log_ratio = (token_logps - ref_token_logps).where(mask, 0.0)
+        return token_loss(each + self.kl * (log_ratio.exp() - 1 - log_ratio), mask)
+
+
 class Plain:
     """The REINFORCE loss, for traps in the credit."""
 
@@ -292,9 +326,18 @@ class IncludesItself(Plain):
         return {"advantages": every_token(scores - scores.mean(-1, keepdim=True), mask)}
 
 
+@trap(None, data="prompt", oracle="grpo_credit")  # scaled by the whole round instead of the group
+class ScalesByTheBatch(Plain):
+    scale = "std"
+
+    def credit(self, scores: Float[Tensor, "B K"], mask: MASK):
+        above = scores - scores.mean(-1, keepdim=True)
+        return {"advantages": every_token(above / scores.std(correction=0), mask)}
+
+
 @trap(None, data="prompt", oracle="ppo_credit")  # returns are made of the whitened advantages
 class AddsValuesToWhitenedAdvantages:
-    kl, gamma, lam = 0.0, 1.0, 0.95
+    kl, gamma, lam, whiten = 0.0, 1.0, 0.95, "advantages"
 
     def credit(self, scores: Float[Tensor, "B K"], old_values: BKT, mask: MASK):
         advantages = whiten(gae(at_last_token(scores, mask), old_values, mask, self.gamma, self.lam)[0], mask)
@@ -303,3 +346,30 @@ class AddsValuesToWhitenedAdvantages:
     def loss(self, token_logps: BKT, values: BKT, returns: BKT, advantages: BKT, mask: MASK) -> Loss:
         off = (values - returns).where(mask, 0.0)
         return token_loss(off**2 - advantages.where(mask, 0.0) * token_logps, mask)
+
+
+@trap(
+    None, data="prompt", oracle="ppo_credit"
+)  # rewards are shifted to mean 0: every token but the last costs something
+class ShiftsTheRewards:
+    kl, gamma, lam, whiten = 0.0, 1.0, 0.95, "rewards"
+
+    def credit(self, scores: Float[Tensor, "B K"], old_values: BKT, mask: MASK):
+        rewards = whiten(at_last_token(scores, mask), mask)
+        advantages, returns = gae(rewards, old_values, mask, self.gamma, self.lam)
+        return {"advantages": advantages, "returns": returns}
+
+    def loss(self, token_logps: BKT, values: BKT, returns: BKT, advantages: BKT, mask: MASK) -> Loss:
+        off = (values - returns).where(mask, 0.0)
+        return token_loss(off**2 - advantages.where(mask, 0.0) * token_logps, mask)
+
+
+def accepts_by_value(texts, scores, beta, m, random):
+    """RSO's algorithm 1 as it is printed: candidates are keys of a dictionary, so equal samples become one."""
+    pool, kept = dict(zip(texts, scores, strict=True)), []
+    while len(kept) < m:
+        top = max(pool.values())
+        taken = [y for y, r in pool.items() if random.random() < math.exp((r - top) / beta)]
+        kept += taken[: m - len(kept)]
+        pool = {y: r for y, r in pool.items() if y not in taken}
+    return kept

@@ -38,11 +38,13 @@ def make(place):
     return str(place / "reference"), str(write(place / "ask.jsonl", [{"prompt": "ask"}]))
 
 
-def policy(folder):
+def policy(folder, prompt="ask"):
     """The probabilities of the three answers, among themselves, and of everything else."""
     trunk = load_trunk(str(folder))
-    ids = [i[0] for i in trunk.tokenizer(["ask", *ARMS])["input_ids"]]
+    ids = [i[0] for i in trunk.tokenizer(ARMS)["input_ids"]]
     with torch.no_grad():
-        probs = trunk.lm(input_ids=torch.tensor([[ids[0]]])).logits[0, -1].double().softmax(-1)
-    arms = probs[ids[1:]]
+        probs = (
+            trunk.lm(input_ids=torch.tensor(trunk.tokenizer([prompt])["input_ids"])).logits[0, -1].double().softmax(-1)
+        )
+    arms = probs[ids]
     return (arms / arms.sum()).tolist(), 1 - float(arms.sum())

@@ -12,12 +12,12 @@ from typing import Any
 from sparring import methods
 from sparring.cli.parser import Parser, add_knob, one_of
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
-from sparring.core.registry import Recipe, knobs
+from sparring.core.registry import Recipe, Selection, knobs, needs
 from sparring.loops import settings
 
 VALUES = (
-    "method", "model", "data", "run", "eval_data", "feedback", "negatives", "fields", "where", "negatives_where",
-    "policy", "settings",
+    "method", "model", "data", "run", "eval_data", "feedback", "negatives", "pretrain", "fields", "where",
+    "negatives_where", "policy", "settings",
 )  # fmt: skip
 """What a --config file may say, besides what run.yaml records about the run that was made."""
 
@@ -40,18 +40,47 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What decides which flags there are: the method, its policy if it is a recipe, its feedback, and a --config."""
+    """What decides which flags there are: the method, its policy if it is a recipe, what goes along, and a --config."""
 
     name: str
-    found: type | Recipe
+    found: type | Recipe | Selection
     policy: str | None
     feedback: tuple[str, ...]
+    pretrain: str | None
+    nucleus: str | None
     config: Mapping[str, Any]
 
     @property
     def is_online(self) -> bool:
-        """Whether it learns from its own samples."""
+        """Whether it learns from its own samples, round by round."""
+        if isinstance(self.found, Selection):
+            return False
         return self.policy is not None or getattr(self.found, "data", "") == "prompt"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it has a use for feedback."""
+        return self.found.needs_feedback if isinstance(self.found, Selection) else self.is_online
+
+    @property
+    def needs_feedback(self) -> bool:
+        """Whether feedback must be named: no recipe brings one."""
+        return self.is_judged and not (isinstance(self.found, Recipe) and self.found.feedback)
+
+    @property
+    def mixes_text(self) -> bool:
+        """Whether updates take other text too: some is named, or the recipe is made for it."""
+        return self.is_online and (self.pretrain is not None or "pretrain_weight" in self.defaults)
+
+    @property
+    def masks(self) -> bool:
+        """Whether an earlier policy bounds what may be drawn."""
+        return self.is_online and (self.nucleus is not None or "nucleus" in self.defaults)
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Defaults of a recipe or selection that differ from those of its policy and loop."""
+        return {} if isinstance(self.found, type) else self.found.defaults.get(self.policy or "", {})
 
     @property
     def is_adversarial(self) -> bool:
@@ -61,19 +90,32 @@ class Choice:
 
     def groups(self) -> list[Group]:
         """List the flags by group, the method's own knobs first."""
-        defaults = self.found.defaults.get(self.policy or "", {}) if isinstance(self.found, Recipe) else {}
         equation = self.found if isinstance(self.found, type) else methods.get(self.policy or "")
         shown: list[tuple[str, type]] = [(f"knobs of {self.policy or self.name}", equation)]
-        if isinstance(self.found, Recipe):
+        if isinstance(self.found, Recipe) and self.found.data == "demonstration":
             shown.append(("recipe", settings.RecipeSettings))
-        shown.append(("online", settings.OnlineSettings) if self.is_online else ("offline", settings.OfflineSettings))
+        if isinstance(self.found, Selection):
+            shown = [(f"knobs of {self.name}", self.found.rule), *shown, ("rounds", settings.SelectionSettings)]
+        elif self.is_online:
+            shown += [("online", settings.OnlineSettings), ("reward", settings.RewardSettings)]
+        else:
+            shown.append(("offline", settings.OfflineSettings))
+        if "other_token_logps" in needs(equation.loss):
+            shown.append(("hindsight", settings.HindsightSettings))
+        if self.mixes_text:
+            shown.append(("pre-training text", settings.PretrainSettings))
+        if self.masks:
+            shown.append(("nucleus", settings.NucleusSettings))
         if self.is_adversarial:
             shown.append(("discriminator", settings.DiscriminatorSettings))
         shown += [("model", settings.ModelSettings), ("data", settings.DataSettings)]
         shown += [("optimizer", settings.OptimizerSettings), ("run", settings.RunSettings)]
         return [
-            Group(title=title, about="" if cls is equation else _summary(cls), cls=cls, defaults=defaults)
+            Group(
+                title=title, about="" if title.startswith("knobs") else _summary(cls), cls=cls, defaults=self.defaults
+            )
             for title, cls in shown
+            if knobs(cls)
         ]
 
 
@@ -97,11 +139,15 @@ def choose(words: list[str]) -> Choice | None:
         raise SettingError(f"{source} is of method {config['method']}, not {name}; leave the method out, or the file")
     found = methods.find(name)
     policy = None
-    if isinstance(found, Recipe):
+    if not isinstance(found, type):
         asked = known.policy or config.get("policy")
         policy = asked if asked in found.policies else found.policies[0]  # a wrong one is refused with the other flags
     feedback = tuple(known.feedback or config.get("feedback", ()))
-    return Choice(name=name, found=found, policy=policy, feedback=feedback, config=config)
+    pretrain = known.pretrain or config.get("pretrain")
+    return Choice(
+        name=name, found=found, policy=policy, feedback=feedback, pretrain=pretrain, nucleus=known.nucleus,
+        config=config,
+    )  # fmt: skip
 
 
 def add_files(parser: Parser, choice: Choice) -> None:
@@ -123,11 +169,13 @@ def add_files(parser: Parser, choice: Choice) -> None:
     add("--model", "MODEL", "folder or hub id of the model to start from", required=True)
     add("--data", "FILE", f"{kind}s: jsonl(.gz), json, csv, parquet, a folder or a hub id", required=True)
     add("--run", "FOLDER", "folder to write", required=True)
-    if choice.is_online:
-        needed = not isinstance(choice.found, Recipe)
+    if choice.is_judged:
         add("--feedback", "JUDGE", "length, vader, FILE.py:FUNCTION, a reward model's run, a sum such as "
-            "0.7*vader+length, mean(...), worst, uwo, gated; repeat to add", required=needed, repeat=True)  # fmt: skip
-    if isinstance(choice.found, Recipe):
+            "0.7*vader+length, mean(...), worst, uwo, gated; repeat to add",
+            required=choice.needs_feedback, repeat=True)  # fmt: skip
+    if choice.is_online:
+        add("--pretrain", "FILE", "text to go on learning in every update; set --pretrain-weight")
+    if not isinstance(choice.found, type) and len(choice.found.policies) > 1:
         policies = choice.found.policies
         parser.add_argument("--policy", type=one_of(policies), metavar="{" + ",".join(policies) + "}",
             help=f"the policy's equation (default {policies[0]})")  # fmt: skip
@@ -188,7 +236,7 @@ def parse_fields(text: str) -> dict[str, str]:
 def _look_ahead(words: list[str]) -> argparse.Namespace:
     """Read the few flags that decide which others there are; all the rest is for later."""
     few = Parser(prog="sparring train")
-    for name in ("--config", "--run", "--policy"):
+    for name in ("--config", "--run", "--policy", "--pretrain", "--nucleus"):
         few.add_argument(name)
     few.add_argument("--feedback", action="append", default=[])
     few.add_argument("--resume", action="store_true")

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import Field, asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,12 +14,13 @@ from rich.text import Text
 
 from sparring import methods
 from sparring.core.metrics import METRICS
-from sparring.core.registry import Recipe, knobs, needs, welcomes
+from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     parser.add_argument("name", nargs="?", help="show one method: its equation, source, knobs and signals")
+    parser.add_argument("--pages", metavar="FOLDER", help="write a page for each method into a folder, in Markdown")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.add_argument(
         "--metrics", action="store_true", help="show what each figure of a run means, and its healthy band"
@@ -27,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show all methods, one method or the metrics; return the exit code. A wrong name raises SettingError."""
+    if args.pages:
+        from sparring.cli.pages import write_pages
+
+        written = write_pages(Path(args.pages))
+        Console().print(f"{len(written)} pages in {args.pages}")
+        return 0
     if args.json:
         sys.stdout.write(json.dumps(_as_data(args), indent=2) + "\n")
         return 0
@@ -42,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Collect all that is known about a method or recipe as plain values, ready for JSON."""
+    """Collect all that is known about a method, recipe or selection as plain values, ready for JSON."""
     found, doc = methods.find(name), methods.docstring(name)
     page: dict[str, Any] = {"name": name, "summary": doc.split("\n")[0], "doc": doc, "data": found.data}
     if isinstance(found, Recipe):
@@ -52,6 +60,14 @@ def describe(name: str) -> dict[str, Any]:
             "feedback": found.feedback,
             "defaults": dict(found.defaults),
             "knobs": _judge_knobs() if found.feedback == "discriminator" else [],
+        }
+    if isinstance(found, Selection):
+        return page | {
+            "loop": "rounds",
+            "policies": list(found.policies),
+            "feedback": "any judge" if found.needs_feedback else "none",
+            "defaults": dict(found.defaults),
+            "knobs": [_knob(field) for field in knobs(found.rule)],
         }
     equations = [found.loss] + ([found.credit] if found.data == "prompt" else [])
     return page | {
@@ -93,7 +109,8 @@ def _judge_knobs() -> list[dict[str, Any]]:
     return [_knob(field) for field in knobs(DiscriminatorSettings)]
 
 
-def _range(knob: dict[str, Any]) -> str:
+def in_words(knob: dict[str, Any]) -> str:
+    """Say which values a knob takes."""
     if knob["choices"]:
         return " | ".join(knob["choices"])
     if knob["above"]:
@@ -121,15 +138,17 @@ def _page(console: Console, page: dict[str, Any]) -> None:
     console.print(Text(f"Learns from: {page['data']}s      Loop: {page['loop']}"))
     if "policies" in page:
         console.print(Text(f"Policy: {', '.join(page['policies'])} (the first is the default)"))
-        console.print(Text(f"Feedback: {page['feedback']}"))
+        console.print(Text(f"Feedback: {page['feedback'] or 'what --feedback names'}"))
+        for policy, own in page["defaults"].items():
+            console.print(Text(f"Defaults with {policy}: {', '.join(f'{n} {v:g}' for n, v in own.items())}"))
     for title, key in (("Signals it needs", "needs"), ("Signals it uses when the data has them", "uses_if_given")):
         if page.get(key):
             console.print(_signals(title, page[key]))
     if page["knobs"]:
-        title = "Knobs of the discriminator" if "policies" in page else "Knobs"
+        title = "Knobs of the discriminator" if page.get("feedback") == "discriminator" else "Knobs"
         table = Table(_name("knob"), "default", "range", "what it does", title=title, title_justify="left")
         for knob in page["knobs"]:
-            table.add_row(knob["name"], str(knob["default"]), _range(knob), knob["meaning"])
+            table.add_row(knob["name"], str(knob["default"]), in_words(knob), knob["meaning"])
         console.print(table)
 
 

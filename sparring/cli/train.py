@@ -9,7 +9,6 @@ from sparring import methods
 from sparring.cli.flags import Choice, add_files, add_groups, choose, parse_fields
 from sparring.cli.parser import Parser, flag
 from sparring.core.errors import SettingError
-from sparring.core.registry import Recipe
 
 
 def add_arguments(parser: Parser) -> None:
@@ -21,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
         parser.description = listing()
         return
     parser.prog = f"sparring train {choice.name}"
-    feedback = " --feedback JUDGE" if choice.is_online and not isinstance(choice.found, Recipe) else ""
+    feedback = " --feedback JUDGE" if choice.needs_feedback else ""
     parser.usage = f"{parser.prog} --model MODEL --data FILE --run FOLDER{feedback} [flags]"
     parser.description = f"{_first_line(choice.name)}\n`sparring methods {choice.name}` explains it."
     add_files(parser, choice)
@@ -46,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
         eval_data=call["eval_data"],
         feedback=call["feedback"],
         negatives=call["negatives"],
+        pretrain=call["pretrain"],
         fields=call["fields"],
         where=call["where"],
         negatives_where=call["negatives_where"],
@@ -62,8 +62,8 @@ def arguments(args: argparse.Namespace) -> dict[str, Any]:
     given = {k: v for k, v in vars(args).items() if k not in ("choice", "words", "config", "method")}
     named = {knob.name for group in choice.groups() for knob in group.knobs()}
     settings = dict(choice.config.get("settings", {})) | {k: given.pop(k) for k in named & given.keys()}
-    call: dict[str, Any] = {"eval_data": None, "negatives": None, "fields": {}, "resume": False, "settings": settings}
-    call |= {"feedback": (), "where": (), "negatives_where": ()}
+    call: dict[str, Any] = {"eval_data": None, "negatives": None, "pretrain": None, "fields": {}, "resume": False}
+    call |= {"settings": settings, "feedback": (), "where": (), "negatives_where": ()}
     call |= {k: v for k, v in choice.config.items() if k != "settings"} | given
     if not isinstance(call["fields"], Mapping):
         call["fields"] = parse_fields(call["fields"])
@@ -75,7 +75,7 @@ def arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 def listing() -> str:
     """Name the methods, with the first line of what each says about itself."""
-    lines = [f"  {name:<14} {_first_line(name)}" for name in methods.names()]
+    lines = [f"  {name:<16} {_first_line(name)}" for name in methods.names()]
     return "\n".join(["The methods:", *lines, "", "sparring train METHOD --help shows the flags of one."])
 
 

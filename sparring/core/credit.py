@@ -1,7 +1,12 @@
-"""From one score per response to how much each token deserves. Pure functions; nothing here is differentiated.
+"""From one score per response to how much each token deserves. Pure functions.
 
-A score is what the judge gave. The price of KL is taken off it (whole responses) or spread over the
-tokens (PPO); a baseline says what was to be expected; what is left is the advantage.
+A score is what the judge gave. No gradient flows through it, or through what is made of it here. The price
+of KL is taken off it (whole responses) or spread over the tokens (PPO); a baseline says what was to be
+expected; what is left is the advantage.
+
+Which KL estimator goes where is no matter of taste. As a price that is taken off a score only k1 gives the
+gradient of the KL, for the gradient passes by the price. In a loss (GRPO) it flows through the estimate: there
+k1 has a mean gradient of zero, k2 that of KL(pi | ref), and k3 that of KL(ref | pi).
 """
 
 from dataclasses import dataclass, replace
@@ -21,11 +26,17 @@ def leave_one_out(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     Raises SettingError when there is only one response to a prompt.
     """
     K = scores.shape[-1]
-    if K < 2:
-        raise SettingError(
-            "K is 1, but a leave-one-out baseline compares responses to the same prompt; set K to 2 or more"
-        )
-    return (scores - scores.mean(-1, keepdim=True)) * (K / (K - 1))
+    return above_group_mean(scores) * (K / (K - 1))
+
+
+def above_group_mean(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """Take from each score the mean of all scores for the same prompt, its own among them.
+
+    That shrinks the expected gradient by 1 - 1/K and does not turn it. Raises SettingError when there is
+    only one response to a prompt.
+    """
+    _check_group(scores)
+    return scores - scores.mean(-1, keepdim=True)
 
 
 def above_batch_mean(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
@@ -43,7 +54,11 @@ def normalise_batch(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 
 
 def normalise_group(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """Shift and scale the scores for each prompt to mean 0 and standard deviation 1; equal scores become 0."""
+    """Shift and scale the scores for each prompt to mean 0 and standard deviation 1; equal scores become 0.
+
+    Raises SettingError when there is only one response to a prompt.
+    """
+    _check_group(scores)
     return torch.stack([whiten(row, torch.ones_like(row, dtype=torch.bool)) for row in scores])
 
 
@@ -112,6 +127,11 @@ def kl_k3(token_logps: Float[Tensor, "*B T"], ref_token_logps: Float[Tensor, "*B
     """Estimate the KL as 1/q - 1 + log q with q = pi/pi_ref: unbiased and never negative (Schulman's k3)."""
     log_ratio = token_logps - ref_token_logps
     return torch.expm1(-log_ratio) + log_ratio
+
+
+def _check_group(scores: Float[Tensor, "B K"]) -> None:
+    if scores.shape[-1] < 2:
+        raise SettingError("K is 1, but responses are judged against others to the same prompt; set K to 2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,12 @@ SIGNALS = {
         axes="B K T", unit="nats", meaning="log-probability of each token under the policy being trained"
     ),
     "ref_token_logps": Signal(axes="B K T", unit="nats", meaning="the same under the frozen reference policy"),
+    "other_token_logps": Signal(
+        axes="B K T", unit="nats", meaning="token_logps when the prompt gives the opposite instruction"
+    ),
+    "entropies": Signal(
+        axes="B K T", unit="nats of entropy", meaning="entropy of the policy's distribution of each token"
+    ),
     "old_token_logps": Signal(axes="B K T", unit="nats", meaning="the same under the policy that sampled the response"),
     "advantages": Signal(axes="B K T", unit="reward", meaning="how much better than expected each token was"),
     "values": Signal(axes="B K T", unit="reward", meaning="predicted return from each token on, before it is chosen"),

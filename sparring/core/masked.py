@@ -26,16 +26,18 @@ def places(mask: Bool[Tensor, "B K T"]) -> Float[Tensor, "B K"]:
     return (here.sum(-1, keepdim=True) - here.cumsum(-1)).where(here, 0).double()
 
 
-def whiten(x: Float[Tensor, "*B"], mask: Bool[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """Shift and scale so that the unmasked entries have mean 0 and (population) standard deviation 1.
+def whiten(x: Float[Tensor, "*B"], mask: Bool[Tensor, "*B"], *, shift_mean: bool = True) -> Float[Tensor, "*B"]:
+    """Shift and scale so that the unmasked entries have mean 0 and (population) standard deviation 1; 0 elsewhere.
 
-    A constant input becomes zero: there is nothing to learn from it.
+    With `shift_mean` off the mean is put back afterwards. A constant input becomes 0, or the constant: there
+    is nothing to learn from it.
     """
     kept = x[mask]
     if not kept.numel():
         return torch.zeros_like(x)
-    variance = kept.var(correction=0)
+    mean, variance = kept.mean(), kept.var(correction=0)
+    back = torch.zeros_like(mean) if shift_mean else mean
     # The mean of equal numbers is off by some rounding, which must not be blown up to size one.
-    if variance.sqrt() <= 16 * torch.finfo(x.dtype).eps * kept.abs().max():
-        return torch.zeros_like(x)
-    return ((x - kept.mean()) * (variance + 1e-8).rsqrt()).where(mask, 0.0)
+    is_constant = variance.sqrt() <= 16 * torch.finfo(x.dtype).eps * kept.abs().max()
+    scale = torch.zeros_like(mean) if is_constant else (variance + 1e-8).rsqrt()
+    return ((x - mean) * scale + back).where(mask, 0.0)

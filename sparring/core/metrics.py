@@ -4,19 +4,8 @@ The bands are signs, not proofs. `low` and `high` are where a figure becomes wor
 that no number is right for every run. Means over responses or tokens are taken over the whole batch.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One figure of a run."""
-
-    meaning: str
-    unit: str
-    healthy: str
-    low: float | None = None
-    high: float | None = None
-
+from sparring.core.metric import Metric
+from sparring.core.selection_metrics import SELECTION
 
 _TRAINING = {
     "step": Metric(meaning="optimizer steps made so far", unit="steps", healthy="counts up by one", low=1.0),
@@ -35,6 +24,12 @@ _TRAINING = {
         meaning="the loss on held-out records",
         unit="nats",
         healthy="falls with loss; when it rises while loss falls, the model learns by heart",
+    ),
+    "pretrain_loss": Metric(
+        meaning="mean loss of a token of the pre-training text that is mixed into the updates",
+        unit="nats",
+        healthy="stays near its start; a rise means that the policy forgets how to write such text",
+        low=0.0,
     ),
     "grad_norm": Metric(
         meaning="length of the gradient before clipping",
@@ -121,7 +116,7 @@ _SAMPLES = {
         healthy="rises with score; a growing gap means that prompts are learnt by heart",
     ),
     "reward": Metric(
-        meaning="mean score after the price of KL is taken off",
+        meaning="mean score after the price of KL, and of not ending, is taken off",
         unit="reward",
         healthy="rises; when score rises and reward falls, KL costs more than it earns",
     ),
@@ -290,4 +285,15 @@ _JUDGE = {
     ),
 }
 
-METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE}
+METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE, **SELECTION}
+
+_OF_LOOP = {
+    "offline": (*_TRAINING, *_ORDERED),
+    "online": (*_TRAINING, *_SAMPLES, *_UPDATES),
+    "rounds": ("score", "length", "kl", "eval_score", *SELECTION),
+}
+
+
+def of_loop(loop: str, *, has_discriminator: bool = False) -> list[str]:
+    """List the figures that a run of this loop has: offline, online or rounds."""
+    return [*_OF_LOOP[loop], *(_JUDGE if has_discriminator else ())]

@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 METHODS: dict[str, type] = {}
 RECIPES: dict[str, "Recipe"] = {}
+SELECTIONS: dict[str, "Selection"] = {}
 
 
 def knob(
@@ -54,10 +55,11 @@ def method(name: str, *, data: str, view: str = "responses") -> Callable[[type],
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A method that is made of others: an equation for the policy, and the feedback it is trained on.
+    """A method that is made of others: an equation for the policy, and what its loop does beside that.
 
     `policies` are the online methods it can use, the default first; `feedback` is the name of the
-    judge that comes with it; `defaults` are, by policy, knobs and settings that differ from their own.
+    judge that comes with it, empty when the user names one; `defaults` are, by policy, knobs and
+    settings that differ from their own.
     """
 
     name: str
@@ -68,7 +70,12 @@ class Recipe:
 
 
 def recipe(
-    name: str, *, data: str, policies: tuple[str, ...], feedback: str, defaults: Mapping[str, Mapping[str, Any]]
+    name: str,
+    *,
+    data: str,
+    policies: tuple[str, ...],
+    defaults: Mapping[str, Mapping[str, Any]],
+    feedback: str = "",
 ) -> Recipe:
     """Register a recipe under the name it has on the command line and in the docs."""
     if name in RECIPES:
@@ -76,6 +83,51 @@ def recipe(
     made = Recipe(name=name, data=data, policies=policies, feedback=feedback, defaults=defaults)
     RECIPES[name] = made
     return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A method that trains on what it selects: sample, score, select, then a method from a file; again and again.
+
+    `rule` is the class of its knobs, whose `select` makes records of scored samples; its `passes` says how many
+    rounds learn from the same samples. `policies` are the offline methods that it can train, the default first;
+    `defaults` are, by policy, knobs and settings that differ from their own.
+    """
+
+    name: str
+    data: str
+    policies: tuple[str, ...]
+    defaults: Mapping[str, Mapping[str, Any]]
+    needs_feedback: bool
+    rule: Any
+
+
+def selection(
+    name: str,
+    *,
+    data: str,
+    policies: Mapping[str, Mapping[str, Any]],
+    defaults: Mapping[str, Any],
+    needs_feedback: bool = True,
+) -> Callable[[type], type]:
+    """Register a selection under the name it has on the command line and in the docs.
+
+    `policies` names the offline methods, each with the defaults of its own that go over the common `defaults`.
+    """
+
+    def register(cls: type) -> type:
+        if name in SELECTIONS:
+            raise AssertionError(f"two selections are called {name!r}")
+        cls.name, cls.data, cls.__post_init__ = name, data, check_knobs  # type: ignore[attr-defined]
+        cls.passes = getattr(cls, "passes", 1)  # type: ignore[attr-defined]
+        cls = dataclass(frozen=True, kw_only=True)(cls)
+        SELECTIONS[name] = Selection(
+            name=name, data=data, policies=tuple(policies), needs_feedback=needs_feedback, rule=cls,
+            defaults={policy: {**defaults, **own} for policy, own in policies.items()},
+        )  # fmt: skip
+        return cls
+
+    return register
 
 
 def check_knobs(self: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 
@@ -12,8 +12,9 @@ from torch import Tensor
 class Row:
     """One record as token ids: the prompt, its K responses, and what the data says about them.
 
-    A response includes the end-of-text token that ended it; one that was cut has none. `where` names
-    the record in its file, `tag` what its prompt is for; `index` is its place in the data set.
+    A response includes the end-of-text token that ended it; one that was cut has none. `other_prompt` asks
+    for the opposite, where a method compares the two. `where` names the record in its file, `tag` what its
+    prompt is for; `index` is its place in the data set.
     """
 
     prompt: tuple[int, ...]
@@ -21,6 +22,7 @@ class Row:
     margin: float | None = None
     label: float | None = None
     scores: tuple[float, ...] | None = None
+    other_prompt: tuple[int, ...] | None = None
     tag: str = ""
     where: str = ""
     index: int = 0
@@ -28,7 +30,8 @@ class Row:
     @property
     def tokens(self) -> int:
         """The number of tokens a shared-prompt forward spends on this row."""
-        return len(self.prompt) + sum(map(len, self.responses))
+        responses = sum(map(len, self.responses))
+        return len(self.prompt) + responses + (0 if self.other_prompt is None else len(self.other_prompt) + responses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class Batch:
     """Token ids, and which of them are real. Prompts are padded on the left, responses on the right.
 
     Masks are built from lengths, never from token ids: the padding id may be any id, also one that
-    occurs in the text. A response that a shorter ranking does not have is masked throughout.
+    occurs in the text. A response that a shorter ranking does not have is masked throughout. `allowed` has a
+    bit for each token of the vocabulary where a policy was free to draw only some; None means all.
     """
 
     prompt_ids: Int[Tensor, "B P"]
@@ -46,8 +50,11 @@ class Batch:
     margin: Float[Tensor, " B"] | None = None
     label: Float[Tensor, " B"] | None = None
     ratings: Float[Tensor, "B K"] | None = None
+    other_prompt_ids: Int[Tensor, "B Q"] | None = None
+    other_prompt_mask: Bool[Tensor, "B Q"] | None = None
     tags: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
+    allowed: UInt8[Tensor, "B K T W"] | None = None
 
     @property
     def exists(self) -> Bool[Tensor, "B K"]:
@@ -62,10 +69,19 @@ class Batch:
         moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **moved)
 
+    def asking_for_the_opposite(self) -> "Batch":
+        """The same responses after the other prompts."""
+        assert self.other_prompt_ids is not None and self.other_prompt_mask is not None
+        return replace(self, prompt_ids=self.other_prompt_ids, prompt_mask=self.other_prompt_mask)
+
     def rows(self, start: int, stop: int) -> "Batch":
         """Take some of the prompts, with all their responses."""
         part = {f.name: v[start:stop] for f in fields(self) if (v := getattr(self, f.name)) is not None}
         return replace(self, **part)
+
+    def answering(self, rows: Sequence[Row]) -> "Batch":
+        """Note of sampled responses which rows' prompts they answer, and what those are for."""
+        return replace(self, where=tuple(r.where for r in rows), tags=tuple(r.tag for r in rows))
 
     def take(self, chosen: Int[Tensor, " n"]) -> "Batch":
         """Take the prompts of these numbers, with all their responses."""
@@ -77,17 +93,14 @@ class Batch:
 
 def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
     """Pad rows to the longest prompt, the most responses and the longest response among them."""
-    P = max(1, max(len(r.prompt) for r in rows))
     K = max(1, max(len(r.responses) for r in rows))
     T = max(1, max((len(y) for r in rows for y in r.responses), default=1))
-    prompt_ids = torch.full((len(rows), P), pad)
-    prompt_mask = torch.zeros(len(rows), P, dtype=torch.bool)
+    prompt_ids, prompt_mask = _on_the_right([r.prompt for r in rows], pad)
+    others = [r.other_prompt for r in rows if r.other_prompt is not None]
+    other_ids, other_mask = _on_the_right(others, pad) if len(others) == len(rows) else (None, None)
     response_ids = torch.full((len(rows), K, T), pad)
     mask = torch.zeros(len(rows), K, T, dtype=torch.bool)
     for b, row in enumerate(rows):
-        if row.prompt:
-            prompt_ids[b, P - len(row.prompt) :] = torch.tensor(row.prompt)
-            prompt_mask[b, P - len(row.prompt) :] = True
         for k, response in enumerate(row.responses):
             response_ids[b, k, : len(response)] = torch.tensor(response, dtype=torch.long)
             mask[b, k, : len(response)] = True
@@ -99,9 +112,22 @@ def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
         margin=_optional([r.margin for r in rows], 0.0),
         label=_optional([r.label for r in rows], 1.0),
         ratings=_ratings(rows, K),
+        other_prompt_ids=other_ids,
+        other_prompt_mask=other_mask,
         tags=tuple(r.tag for r in rows),
         where=tuple(r.where for r in rows),
     )
+
+
+def _on_the_right(prompts: Sequence[tuple[int, ...]], pad: int) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
+    """Put prompts at the right end of a rectangle."""
+    P = max(1, max(map(len, prompts)))
+    ids, mask = torch.full((len(prompts), P), pad), torch.zeros(len(prompts), P, dtype=torch.bool)
+    for b, prompt in enumerate(prompts):
+        if prompt:
+            ids[b, P - len(prompt) :] = torch.tensor(prompt)
+            mask[b, P - len(prompt) :] = True
+    return ids, mask
 
 
 def _optional(values: list[float | None], default: float) -> Float[Tensor, " B"] | None:

@@ -196,7 +196,7 @@ def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[
 
     rollout = sample(policy, [row.prompt for row in rows], number, plan.how, seed=plan.seed, tick=count)
     plan.tick("sampling", total, total)
-    return replace(rollout, batch=replace(rollout.batch, tags=tuple(row.tag for row in rows)))
+    return replace(rollout, batch=rollout.batch.answering(rows))
 
 
 def _best_of_note(plan: Plan) -> str:

@@ -7,16 +7,20 @@ from sparring.core.glossary import SIGNALS
 from sparring.core.registry import needs, welcomes
 from sparring.core.seeds import derive
 from sparring.loops.job import Job
+from sparring.loops.lag import Lagged
 from sparring.loops.learner import total_updates
 from sparring.loops.load import Data, load_feedback, trainable
 from sparring.loops.offline import Offline, total_steps
 from sparring.loops.online import Online
+from sparring.loops.order import Order
+from sparring.loops.pretrain import Pretraining
 from sparring.loops.progress import Progress
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference, cache_folder, store_reference
-from sparring.models.signals import Network, Networks, new_critic, new_policy, new_reference, new_scorer
+from sparring.models.signals import Network, Networks, new_critic, new_masker, new_policy, new_reference, new_scorer
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
+from sparring.rollout.nucleus import Masker
 
 
 def build_offline(job: Job, trunk: Trunk, data: Data, machine: Machine, *, start: str, quiet: bool) -> Offline:
@@ -46,8 +50,8 @@ def build_offline(job: Job, trunk: Trunk, data: Data, machine: Machine, *, start
 
 def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online:
     """Make the loop of a method that learns from its own samples, and its judge."""
-    settings = job.online
-    assert settings is not None
+    settings, reward = job.online, job.reward
+    assert settings is not None and reward is not None
     _rehearse(job, settings.K)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     policy = new_policy(trunk, derive(job.seed, "adapter"))
@@ -55,13 +59,35 @@ def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online
     critic = new_critic(policy, derive(job.seed, "critic")) if "values" in asked else None
     feedback = load_feedback(job, trunk, data, machine)
     weights = trainable(policy.trainable(), *([] if critic is None else [_own(critic)]))
+    networks = Networks(policy=policy, reference=reference, critic=critic, temperature=settings.temperature)
+    updater = _updater(job, trunk, weights, machine, total_updates(settings))
     return Online(
-        method=job.equation, prompts=data.train, held_out=data.held_out, feedback=feedback,
-        networks=Networks(policy=policy, reference=reference, critic=critic, temperature=settings.temperature),
-        updater=_updater(job, trunk, weights, machine, total_updates(settings)), machine=machine, settings=settings,
+        method=job.equation, prompts=data.train, held_out=data.held_out, feedback=feedback, networks=networks,
+        updater=updater, machine=machine, settings=settings, reward=reward,
+        pretraining=_pretraining(job, data, networks, updater, machine), lagged=_lagged(job, policy),
         micro_tokens=job.optimizer.micro_tokens,
         judge_warmup=job.discriminator.judge_warmup if job.discriminator else 0,
     )  # fmt: skip
+
+
+def _pretraining(job: Job, data: Data, networks: Networks, updater: Updater, machine: Machine) -> Pretraining | None:
+    """Make what mixes other text into the updates, if there is any."""
+    if not data.pretrain or job.mix is None:
+        return None
+    return Pretraining(
+        rows=data.pretrain, order=Order(len(data.pretrain), job.mix.pretrain_batch, job.seed, "pretrain"),
+        weight=job.mix.pretrain_weight, networks=networks, updater=updater, machine=machine,
+        micro_tokens=job.optimizer.micro_tokens,
+    )  # fmt: skip
+
+
+def _lagged(job: Job, policy: Network) -> Lagged | None:
+    """Make the copy of the policy whose nucleus bounds what may be drawn, if anything does."""
+    if job.nucleus is None or job.nucleus.nucleus == 1:
+        return None
+    network = new_masker(policy, derive(job.seed, "masker"))
+    masker = Masker(network=network, share=job.nucleus.nucleus, least=job.nucleus.nucleus_least)
+    return Lagged(policy=policy, masker=masker, every=job.nucleus.nucleus_every)
 
 
 def _rehearse(job: Job, K: int) -> None:

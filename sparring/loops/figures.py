@@ -21,12 +21,14 @@ from sparring.rollout.sample import Rollout, Stop
 class Facts:
     """What is known of one response. Sums are over its tokens, in nats; None where a method has no such signal.
 
-    `returns` and `errors` (of the predicted values) are given as sum and sum of squares.
+    `paid` is what is left of the score after what is taken off it for not ending. `returns` and `errors` (of the
+    predicted values) are given as sum and sum of squares.
     """
 
     tokens: tuple[int, ...]
     ended: bool
     score: float
+    paid: float
     entropy: float
     kl: float | None = None
     kl_k3: float | None = None
@@ -35,10 +37,10 @@ class Facts:
     errors: tuple[float, float] | None = None
 
 
-def facts(rollout: Rollout, known: Mapping[str, Tensor]) -> list[list[Facts]]:
+def facts(rollout: Rollout, known: Mapping[str, Tensor], scores: Tensor) -> list[list[Facts]]:
     """Take from each response what the figures need; one list for each prompt."""
     batch, mask = rollout.batch, rollout.batch.mask
-    sums = {"score": known["scores"], "entropy": masked_sum(rollout.entropy, mask)}
+    sums = {"score": scores, "paid": known["scores"], "entropy": masked_sum(rollout.entropy, mask)}
     old = known["old_token_logps"]
     if "ref_token_logps" in known:
         ref = known["ref_token_logps"]
@@ -55,6 +57,7 @@ def facts(rollout: Rollout, known: Mapping[str, Tensor]) -> list[list[Facts]]:
                 tokens=tuple(batch.response_ids[b, k][mask[b, k]].tolist()),
                 ended=stop is Stop.EOS,
                 score=numbers["score"][b][k],
+                paid=numbers["paid"][b][k],
                 entropy=numbers["entropy"][b][k],
                 kl=numbers["kl"][b][k] if "kl" in numbers else None,
                 kl_k3=numbers["kl_k3"][b][k] if "kl_k3" in numbers else None,
@@ -89,7 +92,7 @@ def describe(found: Sequence[Facts], price: float) -> dict[str, float]:
     if len(kl):
         row |= {"kl": float(kl.mean()), "kl_per_token": float(kl.sum() / lengths.sum())}
         row["kl_k3"] = float(np.mean([f.kl_k3 for f in found if f.kl_k3 is not None]))
-        row["reward"] = float((scores - price * kl).mean())
+        row["reward"] = float((np.array([f.paid for f in found]) - price * kl).mean())
         row["cue_fluency"] = _correlation(scores, np.array([f.ref_logp or 0.0 for f in found]) / lengths.clip(min=1))
     returns, errors = ([x for f in found if (x := getattr(f, n)) is not None] for n in ("returns", "errors"))
     if returns:

@@ -11,16 +11,22 @@ from typing import Any
 
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
-from sparring.core.registry import Recipe, knobs, needs
+from sparring.core.registry import Recipe, Selection, knobs, needs
+from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
+    HindsightSettings,
     ModelSettings,
+    NucleusSettings,
     OfflineSettings,
     OnlineSettings,
     OptimizerSettings,
+    PretrainSettings,
     RecipeSettings,
+    RewardSettings,
     RunSettings,
+    SelectionSettings,
 )
 
 DISCRIMINATOR = "discriminator"
@@ -29,7 +35,10 @@ DEMONSTRATION = "demonstration"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a run needs to be made again. `method` is the name, `equation` the method that trains the policy."""
+    """Everything a run needs to be made again.
+
+    `method` is the name, `equation` the method that trains the policy, `rule` what selects its data, if anything does.
+    """
 
     method: str
     model: str
@@ -43,12 +52,19 @@ class Job:
     optimizer: OptimizerSettings
     offline: OfflineSettings | None
     online: OnlineSettings | None
+    reward: RewardSettings | None
+    mix: PretrainSettings | None
+    nucleus: NucleusSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
+    hindsight: HindsightSettings | None = None
+    selection: SelectionSettings | None = None
+    rule: Any = None
     policy: str | None = None
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
     negatives: str | None = None
+    pretrain: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     where: tuple[str, ...] = ()
     negatives_where: tuple[str, ...] = ()
@@ -57,9 +73,15 @@ class Job:
     @property
     def seed(self) -> int:
         """The one seed of the run."""
-        chosen = self.online or self.offline
+        chosen = self.online or self.offline or self.selection
         assert chosen is not None
         return chosen.seed
+
+    @property
+    def room(self) -> int:
+        """How many tokens a sampled response may need; 0 for a method that samples none."""
+        sampling = self.online or self.selection
+        return sampling.max_tokens if sampling else 0
 
     @property
     def has_held_out(self) -> bool:
@@ -77,8 +99,18 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [self.equation, self.recipe, self.online, self.offline, self.discriminator]
-        parts += [self.model_settings, self.data_settings, self.optimizer, self.run_settings]
+        parts = [
+            self.equation,
+            self.rule,
+            self.recipe,
+            self.selection,
+            self.online,
+            self.reward,
+            self.mix,
+            self.nucleus,
+        ]
+        parts += [self.offline, self.discriminator, self.hindsight, self.model_settings, self.data_settings]
+        parts += [self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +124,7 @@ class Job:
             "eval_data": self.eval_data,
             "feedback": self.judges(),
             "negatives": self.negatives,
+            "pretrain": self.pretrain,
             "fields": dict(self.fields),
             "where": list(self.where),
             "negatives_where": list(self.negatives_where),
@@ -109,6 +142,7 @@ def make_job(
     eval_data: str | None = None,
     feedback: Sequence[Any] = (),
     negatives: str | None = None,
+    pretrain: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     negatives_where: Sequence[str] = (),
@@ -118,55 +152,97 @@ def make_job(
     """Check names, values and combinations. Raises SettingError with the nearest right name for a wrong one."""
     found = methods.find(method)
     recipe = found if isinstance(found, Recipe) else None
+    selects = found if isinstance(found, Selection) else None
     equation = _equation(found, policy)
     is_online = equation.data == "prompt"
-    if not is_online and feedback:
-        raise SettingError(f"{method} learns from a file and has no use for --feedback; leave it out")
-    specs = tuple(feedback) or ((recipe.feedback,) if recipe else ())
-    if is_online and not specs:
-        raise SettingError(f"{method} learns from scores; name a judge with --feedback, for example --feedback length")
+    specs = _judges(found, feedback, is_online=is_online)
     is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
     if negatives is not None and not is_adversarial:
         raise SettingError("--negatives are shown to a discriminator, and this run has none")
-    classes: dict[str, type | None] = {
-        "equation": equation,
-        "model_settings": ModelSettings,
-        "run_settings": RunSettings,
-        "data_settings": DataSettings,
-        "optimizer": OptimizerSettings,
-        "offline": None if is_online else OfflineSettings,
-        "online": OnlineSettings if is_online else None,
-        "discriminator": DiscriminatorSettings if is_adversarial else None,
-        "recipe": RecipeSettings if recipe else None,
-    }
-    chosen = dict(recipe.defaults.get(equation.name, {}) if recipe else {}) | dict(settings or {})
+    if pretrain is not None and not is_online:
+        raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
+    classes = _classes(found, equation, is_adversarial=is_adversarial)
+    made_of = recipe or selects
+    chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
     parts = _sort(method, chosen, classes)
-    kind = DEMONSTRATION if is_adversarial else equation.data
+    kind = DEMONSTRATION if is_adversarial else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
-        policy=equation.name if recipe else None, feedback=specs, negatives=negatives, fields=dict(fields or {}),
-        where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
+        policy=equation.name if made_of else None, feedback=specs, negatives=negatives, pretrain=pretrain,
+        fields=dict(fields or {}), where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
     )  # fmt: skip
     _check_together(job)
     return job
 
 
+def _classes(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, type | None]:
+    """Name the classes of settings that a run has a use for, each by its place in the job."""
+    rule = found.rule if isinstance(found, Selection) else None
+    is_online = equation.data == "prompt"
+    starts_with_sft = isinstance(found, Recipe) and found.data == DEMONSTRATION
+    return {
+        "equation": equation,
+        "model_settings": ModelSettings,
+        "run_settings": RunSettings,
+        "data_settings": DataSettings,
+        "optimizer": OptimizerSettings,
+        "rule": rule,
+        "selection": SelectionSettings if rule else None,
+        "offline": None if is_online or rule else OfflineSettings,
+        "online": OnlineSettings if is_online else None,
+        "reward": RewardSettings if is_online else None,
+        "mix": PretrainSettings if is_online else None,
+        "nucleus": NucleusSettings if is_online else None,
+        "discriminator": DiscriminatorSettings if is_adversarial else None,
+        "recipe": RecipeSettings if starts_with_sft else None,
+        "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
+    }
+
+
+def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:
+    """Find the judges of a run: those that were named, or the one that a recipe brings along."""
+    is_judged = found.needs_feedback if isinstance(found, Selection) else is_online
+    if not is_judged and feedback:
+        source = "demonstrations" if isinstance(found, Selection) else "a file"
+        raise SettingError(f"{found.name} learns from {source} and has no use for --feedback; leave it out")
+    own = (found.feedback,) if isinstance(found, Recipe) and found.feedback else ()
+    specs = tuple(feedback) or own
+    if is_judged and not specs:
+        raise SettingError(
+            f"{found.name} learns from scores; name a judge with --feedback, for example --feedback length"
+        )
+    if not is_online and any(isinstance(s, str) and DISCRIMINATOR in s for s in specs):
+        raise SettingError(
+            f"{found.name} has no discriminator that learns along; name a trained one by its folder, RUN/judge"
+        )
+    return specs
+
+
 def _check_together(job: Job) -> None:
     """Refuse settings that are each in range and do not go together, rather than leave one without effect."""
-    problem = _online_problem(job) if job.online else _offline_problem(job)
+    check = _online_problem if job.online else _selection_problem if job.selection else _offline_problem
+    problem = check(job)
     if problem:
         raise SettingError(f"{job.method}: {problem}")
 
 
 def _online_problem(job: Job) -> str:
-    online, name = job.online, job.equation.name
-    assert online is not None
+    online, reward, mix, name = job.online, job.reward, job.mix, job.equation.name
+    assert online is not None and reward is not None and mix is not None
     if online.epochs * online.minibatches > 1 and "old_token_logps" not in needs(job.equation.loss):
         return (
             f"epochs {online.epochs} and minibatches {online.minibatches} ask for several updates on the same samples, "
             f"but the loss of {name} is right for one only, for it has no ratio to the policy that sampled; "
             "set both to 1, or use ppo"
         )
+    if reward.kl_horizon and not reward.kl_target:
+        return "kl_horizon says how fast the price of KL follows its target, and there is none; set kl_target"
+    if mix.pretrain_weight and job.pretrain is None:
+        return (
+            f"pretrain_weight is {mix.pretrain_weight:g}, but there is no text; name a file with --pretrain, or set 0"
+        )
+    if job.pretrain is not None and not mix.pretrain_weight:
+        return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
     if online.minibatches > online.batch:
         return f"minibatches is {online.minibatches}, but there are only {online.batch} prompts in a batch to divide"
     if online.keep_best == "eval_score" and job.discriminator is not None:
@@ -174,6 +250,16 @@ def _online_problem(job: Job) -> str:
     if online.keep_best == "eval_score" and not job.has_held_out:
         return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
     return ""
+
+
+def _selection_problem(job: Job) -> str:
+    selection = job.selection
+    assert selection is not None
+    if selection.keep_best == "eval_score" and not job.feedback:
+        return "keep_best eval_score needs a judge, and this method has none; leave it at last"
+    if selection.keep_best == "eval_score" and not job.has_held_out:
+        return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
+    return rehearse(job.rule, selection.K, job.equation)
 
 
 def _offline_problem(job: Job) -> str:
@@ -190,8 +276,8 @@ def _offline_problem(job: Job) -> str:
     return ""
 
 
-def _equation(found: type | Recipe, policy: str | None) -> Any:
-    if not isinstance(found, Recipe):
+def _equation(found: type | Recipe | Selection, policy: str | None) -> Any:
+    if not isinstance(found, Recipe | Selection):
         if policy is not None:
             raise SettingError(f"--policy belongs to recipes such as rlgaf; {found.name} is an equation of its own")  # type: ignore[attr-defined]
         return found

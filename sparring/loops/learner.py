@@ -10,7 +10,8 @@ from sparring.core.credit import normalise_batch
 from sparring.core.registry import needs
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch
-from sparring.loops.settings import OnlineSettings
+from sparring.loops.pretrain import Pretraining
+from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.models.machine import Machine
 from sparring.models.signals import Networks, compute
 from sparring.models.update import Updater
@@ -34,28 +35,34 @@ class Learner:
     updater: Updater
     machine: Machine
     settings: OnlineSettings
+    reward: RewardSettings
     micro_tokens: int
+    pretraining: Pretraining | None = None
 
-    def known(self, rollout: Rollout, scores: Tensor, price: float) -> dict[str, Tensor]:
-        """Everything that stays fixed while the policy is trained on this round."""
+    def at(self, price: float) -> "Learner":
+        """The same where a nat of KL costs this much, in credit and loss alike."""
+        return replace(self, method=replace(self.method, kl=price))
+
+    def known(self, rollout: Rollout, rewards: Tensor) -> dict[str, Tensor]:
+        """Everything that stays fixed while the policy is trained on this round; `rewards` are what it is paid."""
         batch, asked = rollout.batch, needs(self.method.credit) + needs(self.method.loss)
         fixed = [n for n in FIXED if n in asked]
-        known = {"scores": scores, "mask": batch.mask, "old_token_logps": rollout.token_logps}
+        known = {"scores": rewards, "mask": batch.mask, "old_token_logps": rollout.token_logps}
         parts = []
         with torch.no_grad(), self.machine.computing():
-            for start, stop in _parts(batch, self.micro_tokens):
+            for start, stop in in_parts(batch, self.micro_tokens):
                 parts.append(compute(fixed, batch.rows(start, stop), self.networks))
         known |= {n: torch.cat([p[n] for p in parts]) for n in fixed}
-        return known | self._credit(known, price)
+        return known | self._credit(known)
 
-    def _credit(self, known: dict[str, Tensor], price: float) -> dict[str, Tensor]:
+    def _credit(self, known: dict[str, Tensor]) -> dict[str, Tensor]:
         """Credit is given over the whole round, also when several processes hold parts of it."""
-        machine, method = self.machine, replace(self.method, kl=price)
+        machine, method = self.machine, self.method
         names = needs(method.credit)
         mine = [{n: known[n][b].cpu() for n in names} for b in range(len(known["mask"]))]
         everyone = machine.join(mine)
         whole = {n: _stack([one[n] for one in everyone]) for n in names}
-        if self.settings.scores == "whitened":  # here alone, so that figures stay in the judge's units
+        if self.reward.scores == "whitened":  # here alone, so that figures stay in the judge's units
             whole["scores"] = normalise_batch(whole["scores"])
         given = method.credit(**whole)
         width = known["mask"].shape[-1]
@@ -80,7 +87,9 @@ class Learner:
         mine = batch.take(chosen)
         held = {n: v[chosen] for n, v in known.items()}
         furthest, clipped, tokens = 1.0, 0.0, 0.0
-        for start, stop in _parts(mine, self.micro_tokens):
+        if self.pretraining is not None:
+            self.pretraining.add()
+        for start, stop in in_parts(mine, self.micro_tokens):
             part = mine.rows(start, stop)
             with self.machine.computing():
                 now = {n: v[start:stop] for n, v in held.items()} | compute(moving, part, self.networks)
@@ -95,7 +104,7 @@ class Learner:
         return row | {"ratio_max": max(all_furthest), "clip_fraction": sum(all_clipped) / sum(all_tokens)}
 
 
-def _parts(batch: Batch, limit: int) -> list[tuple[int, int]]:
+def in_parts(batch: Batch, limit: int) -> list[tuple[int, int]]:
     """Split a batch into runs of prompts of at most `limit` padded tokens, a prompt at least."""
     width = batch.prompt_ids.shape[1] + batch.mask.shape[1] * batch.mask.shape[2]
     size = max(1, limit // width)

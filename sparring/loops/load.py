@@ -1,16 +1,17 @@
 """From names to things: read the data, load the model, make the judge. Nothing is written here."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import DataError
-from sparring.core.records import Record
+from sparring.core.records import Rating, Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
 from sparring.data.compare import VIEWS
 from sparring.data.formats import to_records
+from sparring.data.hindsight import cut_in_two, relabel
 from sparring.data.lessons import lessons
 from sparring.data.read import read_rows
 from sparring.data.split import shared_prompts, split
@@ -37,11 +38,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run."""
+    """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run, `pretrain` the updates.
+
+    `records` are what the rows were made from, by their `where`, for a run that makes records of its own.
+    """
 
     train: Sequence[Row]
     held_out: Sequence[Row]
     unwanted: Sequence[Row] = ()
+    records: Mapping[str, Record] = field(default_factory=dict)
+    pretrain: Sequence[Row] = ()
 
 
 def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
@@ -69,9 +75,11 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
         unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
     shown = VIEWS[job.equation.view]
     first = _encode(shown(train, job.seed, "train"), job, trunk, say, "data")
-    second = shown(held_out, job.seed, "held out")
-    second = _encode(second, job, trunk, say, "held-out data", start=len(first)) if second else []
-    return Data(train=first, held_out=second, unwanted=unwanted)
+    asked = shown(held_out, job.seed, "held out")
+    second = _encode(asked, job, trunk, say, "held-out data", start=len(first)) if asked else []
+    pretrain = () if job.pretrain is None else _load_pretraining(job.pretrain, job, trunk, say)
+    named = {r.where: r for r in (*train, *held_out)} if job.selection else {}
+    return Data(train=first, held_out=second, unwanted=unwanted, pretrain=pretrain, records=named)
 
 
 def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedback:
@@ -110,6 +118,17 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     )  # fmt: skip
 
 
+def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row]:
+    """Read texts whose every token is learnt, or demonstrations whose responses are; long ones are cut."""
+    rows, truncation = prepare(
+        to_records(read_rows(source), DEMONSTRATION), trunk.tokenizer, max_prompt=job.data_settings.max_prompt,
+        max_response=job.data_settings.max_response, overflow="cut", context=trunk.context,
+    )  # fmt: skip
+    for sentence in truncation.sentences():
+        say(f"pre-training text: {sentence}")
+    return rows
+
+
 def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Split by prompt, so that fresh responses to the kept prompts have a demonstration beside them.
 
@@ -132,12 +151,14 @@ def _records(source: str, kind: str, job: Job) -> list[Record]:
 
 def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:
     limits = job.data_settings
+    others: Sequence[Record] = ()
+    if job.hindsight is not None:
+        rated = [r for r in records if isinstance(r, Rating)]
+        records, others = relabel(rated, job.hindsight.good_instruction, job.hindsight.bad_instruction)
     # A demonstration that the policy has no tokens to match would be told from its samples by its length alone.
-    room, longest, flag = 0, limits.max_response, "--max-response"
-    if job.online is not None:
-        room = job.online.max_tokens
-        if room < longest:
-            longest, flag = room, "--max-tokens"
+    room, longest, flag = job.room, limits.max_response, "--max-response"
+    if 0 < room < longest:
+        longest, flag = room, "--max-tokens"
     rows, truncation = prepare(
         records, trunk.tokenizer, max_prompt=limits.max_prompt, max_response=longest, overflow=limits.overflow,
         context=trunk.context, room=room, flag=flag,
@@ -148,7 +169,23 @@ def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: s
         raise DataError(
             f"{job.data}: after cutting, chosen and rejected are the same in every row; raise --max-response"
         )
-    return [replace(row, index=start + i) for i, row in enumerate(rows)]
+    rows = [replace(row, index=start + i) for i, row in enumerate(rows)]
+    return _with_other_prompts(rows, records, others, job, trunk) if job.hindsight is not None else rows
+
+
+def _with_other_prompts(
+    rows: Sequence[Row], records: Sequence[Record], others: Sequence[Record], job: Job, trunk: Trunk
+) -> list[Row]:
+    """Give every row that was kept the prompt that asks for the opposite, with as much room as its own has."""
+    assert job.hindsight is not None
+    limits, kept = job.data_settings, {row.where for row in rows}
+    asked = [other for record, other in zip(records, others, strict=True) if record.where in kept]
+    found, _ = prepare(
+        asked, trunk.tokenizer, max_prompt=limits.max_prompt, max_response=limits.max_response, overflow="cut",
+        context=trunk.context, room=max(len(row.responses[0]) for row in rows),
+    )  # fmt: skip
+    paired = [replace(row, other_prompt=other.prompt) for row, other in zip(rows, found, strict=True)]
+    return cut_in_two(paired, job.hindsight.sub_outputs, job.seed)
 
 
 def trainable(weights: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The one loop for every method that learns from its own samples.
 
-    prompts -> sample -> score -> credit -> loss -> step(s) -> the judge learns, if it does
+    prompts -> sample -> score -> reward -> credit -> loss -> step(s) -> the judge learns, if it does
 
 Responses are scored by the judge as it was before it learns from them. The log-probabilities they were
 drawn at come from the sampler, which uses the trainer's own weights; there is no second pass for them.
@@ -10,20 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sparring.core.credit import AdaptiveKL
 from sparring.core.errors import Diverged
 from sparring.core.seeds import derive
-from sparring.data.batch import Batch, Row
+from sparring.data.batch import Row
 from sparring.data.responses import read_out
 from sparring.feedback.combine import learners
 from sparring.feedback.protocol import Feedback
 from sparring.loops.clock import Stopwatch
 from sparring.loops.figures import describe, facts
+from sparring.loops.lag import Lagged
 from sparring.loops.learner import Learner
 from sparring.loops.order import Order
+from sparring.loops.pretrain import Pretraining
 from sparring.loops.progress import Progress
+from sparring.loops.reward import controller, rewarded
 from sparring.loops.run import Run
-from sparring.loops.settings import OnlineSettings
+from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.loops.watch import Watch
 from sparring.models.machine import Machine
 from sparring.models.signals import Networks
@@ -48,7 +50,10 @@ class Online:
     updater: Updater
     machine: Machine
     settings: OnlineSettings
+    reward: RewardSettings
     micro_tokens: int
+    pretraining: Pretraining | None = None
+    lagged: Lagged | None = None
     judge_warmup: int = 0
 
     @property
@@ -113,13 +118,12 @@ class _Loop:
     def __init__(self, job: Online, run: Run) -> None:
         self.job, self.run = job, run
         self.memory, self.watch = _Memory(), Watch()
-        target = job.settings.kl_target
-        self.controller = AdaptiveKL(beta=job.method.kl, target=target) if target else None
+        self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
         self.learner = Learner(
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
-            settings=job.settings, micro_tokens=job.micro_tokens,
+            settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
         )  # fmt: skip
         self.how = Sampling(max_tokens=job.settings.max_tokens, temperature=job.settings.temperature)
 
@@ -138,11 +142,12 @@ class _Loop:
         if not bool(scores.isfinite().all()):
             worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
-        known = self.learner.known(rollout, scores, self.price)
-        found = [f for one in job.machine.join(facts(rollout, known)) for f in one]
+        learner = self.learner.at(self.price)
+        known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished))
+        found = [f for one in job.machine.join(facts(rollout, known, scores)) for f in one]
         row = describe(found, self.price)
         if number > job.warm_up_rounds:
-            row |= self.learner.improve(rollout.batch, known, number - 1)
+            row |= learner.improve(rollout.batch, known, number - 1)
             if self.controller is not None and "kl" in row:
                 self.controller = self.controller.update(row["kl"])
         for judge in self.learners:
@@ -158,12 +163,14 @@ class _Loop:
         job = self.job
         first = number * job.settings.batch + job.machine.rank
         keys = [first + i * job.machine.world for i in range(len(rows))]
+        if job.lagged is not None:
+            job.lagged.follow(number)
         with job.machine.computing():
             rollout = sample(
                 job.networks.policy, [r.prompt for r in rows], job.settings.K, self.how,
-                seed=job.settings.seed, keys=keys,
+                seed=job.settings.seed, keys=keys, masker=job.lagged.masker if job.lagged else None,
             )  # fmt: skip
-        return replace(rollout, batch=_named(rollout.batch, rows))
+        return replace(rollout, batch=rollout.batch.answering(rows))
 
     def evaluate(self, number: int) -> dict[str, float]:
         """Score answers to held-out prompts; meaningless, and so left out, for a judge that moves."""
@@ -178,7 +185,7 @@ class _Loop:
                     job.networks.policy, [job.held_out[i].prompt for i in places], 1, self.how,
                     seed=derive(job.settings.seed, "evaluation"), keys=places,
                 )  # fmt: skip
-            batch = _named(rollout.batch, [job.held_out[i] for i in places])
+            batch = rollout.batch.answering([job.held_out[i] for i in places])
             scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
         top, bottom = job.machine.sum_tally(counted)["eval_score"]
@@ -206,6 +213,7 @@ class _Loop:
             "updater": self.job.updater.state(),
             "judges": [judge.state() for judge in self.learners],
             "kl_price": self.price,
+            "masker": self.job.lagged.state() if self.job.lagged else {},
             "watch": self.watch.state(),
             "memory": asdict(memory),
         }
@@ -220,6 +228,8 @@ class _Loop:
             self._take(state)
             if self.controller is not None:
                 self.controller = replace(self.controller, beta=state["kl_price"])
+            if self.job.lagged is not None:
+                self.job.lagged.load(state["masker"])
             self.watch.load(state["watch"])
             self.memory = _Memory(**state["memory"])
         return done
@@ -243,8 +253,3 @@ class _Loop:
         self.job.machine.wait()  # until that checkpoint has been written
         if back is not None:
             self._take(self.run.state_at(back))
-
-
-def _named(batch: Batch, rows: Sequence[Row]) -> Batch:
-    """Say of sampled responses whose prompts they answer, and what those are for."""
-    return replace(batch, where=tuple(r.where for r in rows), tags=tuple(r.tag for r in rows))

@@ -16,6 +16,9 @@ from sparring.loops.job import Job
 from sparring.models.checkpoint import write_text
 from sparring.models.machine import Machine
 
+FILES = ("eval_data", "negatives", "pretrain")
+"""Files that a run may have beside its data."""
+
 SAME = ("method", "policy", "feedback", "fields", "where", "negatives_where")
 """What a resumed run must be asked for as before, beside its settings; files may move, their contents may not."""
 
@@ -52,7 +55,7 @@ def write_record(job: Job, machine: Machine, hashes: Mapping[str, str]) -> None:
 
 def hashes_of(job: Job, model: str) -> dict[str, str]:
     """Hash all that a run is made from; `model` is the hash of the weights it starts with."""
-    files = {"data": job.data, "eval_data": job.eval_data, "negatives": job.negatives}
+    files = {"data": job.data, **{name: getattr(job, name) for name in FILES}}
     return {"model": model} | {name: fingerprint(place) for name, place in files.items() if place is not None}
 
 
@@ -62,7 +65,7 @@ def check_request(job: Job, before: Mapping[str, Any]) -> None:
     old, new = before.get("settings") or {}, now["settings"]
     changed = [(n, before.get(n), now[n]) for n in SAME if before.get(n) != now[n]]
     changed += [(n, old.get(n), new.get(n)) for n in {**new, **old} if old.get(n) != new.get(n)]
-    changed += [(n, before.get(n), now[n]) for n in ("eval_data", "negatives") if bool(before.get(n)) != bool(now[n])]
+    changed += [(n, before.get(n), now[n]) for n in FILES if bool(before.get(n)) != bool(now[n])]
     for name, was, is_now in changed:
         raise RunError(f"{job.run}: the run was started with {name} {was!r}, not {is_now!r}; resume it unchanged")
 
@@ -72,7 +75,7 @@ def check_contents(job: Job, before: Mapping[str, Any], now: Mapping[str, str]) 
     was = before.get("hashes") or {}
     for name, value in now.items():
         if name in was and was[name] != value:
-            place = {"model": job.model, "data": job.data, "eval_data": job.eval_data, "negatives": job.negatives}[name]
+            place = getattr(job, name)
             raise RunError(
                 f"{place}: the {name.replace('_', ' ')} changed since {job.run} was started, so the run cannot go on "
                 "exactly; put the old contents back, or start a new run"

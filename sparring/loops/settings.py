@@ -112,14 +112,6 @@ class OnlineSettings:
     temperature: float = knob(1.0, "temperature of the policy, in sampling and in training alike", above=0)
     epochs: int = knob(1, "passes over the samples of one round", within=(1, 100))
     minibatches: int = knob(1, "optimizer steps in one pass over the samples", within=(1, 1024))
-    scores: str = knob(
-        "given",
-        "what is learnt from: scores as the judge gives them, or with mean 0 and standard deviation 1 in every round",
-        choices=("given", "whitened"),
-    )
-    kl_target: float = knob(
-        0.0, "nats from the reference that the price of KL is adapted to; 0 keeps the price fixed", within=(0, 10_000)
-    )
     watch: str = knob(
         "rollback",
         "what to do when collapse is certain: warn, stop, or stop with the best checkpoint",
@@ -132,6 +124,67 @@ class OnlineSettings:
         choices=("last", "eval_score"),
     )
     seed: int = knob(0, "the one seed that every random choice of the run is derived from", within=(0, 2**62))
+
+
+@settings
+class SelectionSettings:
+    """How a method that trains on what it selects goes about it."""
+
+    rounds: int = knob(3, "how often to sample, select and train", within=(1, 10_000))
+    prompts: int = knob(0, "prompts that are sampled for in one round; 0 takes all", within=(0, 100_000_000))
+    K: int = knob(8, "responses to each prompt", within=(1, 100_000))
+    max_tokens: int = knob(64, "longest sampled response in tokens", within=(1, 1_000_000))
+    temperature: float = knob(1.0, "temperature of sampling; training knows none", above=0)
+    top_k: int = knob(0, "sample among so many likeliest tokens; 0 among all", within=(0, 10_000_000))
+    epochs: float = knob(1.0, "how often each selected record is seen in one round", above=0)
+    steps: int = knob(0, "optimizer steps of one round; 0 means as many as the epochs need", within=(0, 10_000_000))
+    batch: int = knob(32, "selected records in one step", within=(1, 100_000))
+    save_every: int = knob(50, "steps between checkpoints", within=(1, 10_000_000))
+    keep_best: str = knob(
+        "last",
+        "which round's model is kept: the last, or the best by score on held-out prompts",
+        choices=("last", "eval_score"),
+    )
+    seed: int = knob(0, "the one seed that every random choice of the run is derived from", within=(0, 2**62))
+
+
+@settings
+class RewardSettings:
+    """What is made of a score before the policy learns from it."""
+
+    scores: str = knob(
+        "given",
+        "what is learnt from: scores as the judge gives them, or with mean 0 and standard deviation 1 in every round",
+        choices=("given", "whitened"),
+    )
+    unfinished: float = knob(
+        0.0, "taken off the score of a response that was cut before it ended itself", within=(0, 1_000_000)
+    )
+    kl_target: float = knob(
+        0.0, "nats from the reference that the price of KL aims at; 0: it is fixed", within=(0, 10_000)
+    )
+    kl_horizon: float = knob(
+        0.0, "responses until the price has moved by its error; 0: a tenth a round", within=(0, 1e12)
+    )
+
+
+@settings
+class PretrainSettings:
+    """How much of the updates goes to other text."""
+
+    pretrain_weight: float = knob(
+        0.0, "weight of the mean loss of a token of the --pretrain text beside the policy's loss", within=(0, 1e6)
+    )
+    pretrain_batch: int = knob(16, "texts of --pretrain in one update", within=(1, 100_000))
+
+
+@settings
+class NucleusSettings:
+    """Which tokens the policy may draw at all, in the eyes of the policy as it was some rounds ago."""
+
+    nucleus: float = knob(1.0, "share of its probability that the tokens hold; 1 allows all", within=(0.01, 1))
+    nucleus_least: int = knob(1, "how many tokens are allowed at least", within=(1, 10_000_000))
+    nucleus_every: int = knob(5, "rounds between copies of the policy", within=(1, 10_000_000))
 
 
 @settings
@@ -174,6 +227,17 @@ class RecipeSettings:
         0.0, "epochs of supervised fine-tuning on the demonstrations before the first round", within=(0, 1000)
     )
     sft_lr: float = knob(0.0, "peak learning rate of that fine-tuning; 0 takes one that fits the model", within=(0, 10))
+
+
+@settings
+class HindsightSettings:
+    """What a method is told that compares an instruction with its opposite."""
+
+    good_instruction: str = knob("Answer the following rightly.\n\n", "stands before the prompt of a good response")
+    bad_instruction: str = knob("Answer the following wrongly.\n\n", "stands before the prompt of any other response")
+    sub_outputs: float = knob(
+        0.0, "share of the responses whose beginning joins the prompt, so that only the rest is learnt", within=(0, 1)
+    )
 
 
 RECORDED = ("command", "versions", "hashes", "made", "machine", "tokens", "status")

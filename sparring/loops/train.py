@@ -8,7 +8,7 @@ from sparring.core.errors import RunError, SettingError
 from sparring.loops import offline, online
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.job import Job, make_job
-from sparring.loops.load import Data, load_data, load_model
+from sparring.loops.load import Data, load_data, load_feedback, load_model
 from sparring.loops.progress import Progress, note
 from sparring.loops.record import (
     check_contents,
@@ -20,6 +20,7 @@ from sparring.loops.record import (
     write_record,
 )
 from sparring.loops.results import write_results
+from sparring.loops.rounds import Rounds
 from sparring.loops.run import Run
 from sparring.loops.summary import show_summary
 from sparring.models.machine import Machine
@@ -37,6 +38,7 @@ def train(
     eval_data: str | None = None,
     feedback: Sequence[Any] = (),
     negatives: str | None = None,
+    pretrain: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     negatives_where: Sequence[str] = (),
@@ -57,13 +59,15 @@ def train(
     folder = Path(run)
     job = make_job(
         method, model=model, data=data, run=folder, policy=policy, eval_data=eval_data, feedback=feedback,
-        negatives=negatives, fields=fields, where=where, negatives_where=negatives_where, settings=settings,
-        command=command,
+        negatives=negatives, pretrain=pretrain, fields=fields, where=where, negatives_where=negatives_where,
+        settings=settings, command=command,
     )  # fmt: skip
     _check_folder(job, resume=resume)
     if (folder / "model").is_dir():
         note(f"{folder}: this run is finished; its model is in {folder / 'model'}", quiet=quiet)
         return folder
+    if job.selection is not None:
+        return _select_and_train(job, quiet=quiet)
     return _execute(job, _start(job, quiet=quiet), quiet=quiet)
 
 
@@ -97,22 +101,63 @@ def _start(job: Job, *, quiet: bool) -> str:
     )  # fmt: skip
 
 
-def _execute(job: Job, start: str, *, quiet: bool) -> Path:
-    machine = Machine(
+def _select_and_train(job: Job, *, quiet: bool) -> Path:
+    """Sample, select and train, again and again; each training is a run of its own, inside this one."""
+    machine = _machine(job)
+    quiet = quiet or not machine.is_first
+    trunk = load_model(job, machine)
+    data = load_data(job, trunk, lambda text: note(text, quiet=quiet))
+    hashes = _hashes(job, machine, hash_weights(trunk.lm.state_dict()), quiet=quiet)
+    if job.feedback:
+        load_feedback(job, trunk, data, machine)  # a judge that is not there is refused before anything is written
+    del trunk  # sampling and training load their own
+    machine.wait()
+    if machine.is_first and not (job.run / "run.yaml").is_file():
+        write_record(job, machine, hashes)
+    work = Rounds(job, data, machine, quiet=quiet)
+    with machine.tracking(job.settings()), work.run:
+        for number in work.left():
+            if work.prepare(number):
+                place = work.place(number)
+                train(
+                    job.equation.name, model=work.model_after(number - 1), data=str(place / "selected.jsonl"),
+                    run=place / "train", resume=True, settings=work.settings(number),
+                    command=f"round {number} of {job.run}", quiet=quiet,
+                )  # fmt: skip
+            work.finish(number)
+    work.write_results()
+    if machine.is_first:
+        show_summary(job.run, quiet=quiet)
+    machine.wait()
+    return job.run
+
+
+def _machine(job: Job) -> Machine:
+    return Machine(
         job.model_settings.device, precision_before(job.run) or job.model_settings.precision,
         tracker=job.run_settings.tracker, folder=job.run,
     )  # fmt: skip
-    quiet = quiet or not machine.is_first
-    trunk = load_model(job, machine, start)
-    data = load_data(job, trunk, lambda text: note(text, quiet=quiet))
-    _check_batch(job, machine, data, quiet=quiet)
-    weights = hash_weights(trunk.lm.state_dict())
+
+
+def _hashes(job: Job, machine: Machine, weights: str, *, quiet: bool) -> dict[str, str]:
+    """Hash what the run is made from; refuse a resumed run for which it is not the same."""
     hashes = hashes_of(job, weights)
     if (job.run / "run.yaml").is_file():
         before = read_record(job.run)
         check_contents(job, before, hashes)
         for sentence in differences(before, machine):
             note(f"warning: {sentence}", quiet=quiet)
+    return hashes
+
+
+def _execute(job: Job, start: str, *, quiet: bool) -> Path:
+    machine = _machine(job)
+    quiet = quiet or not machine.is_first
+    trunk = load_model(job, machine, start)
+    data = load_data(job, trunk, lambda text: note(text, quiet=quiet))
+    _check_batch(job, machine, data, quiet=quiet)
+    weights = hash_weights(trunk.lm.state_dict())
+    hashes = _hashes(job, machine, weights, quiet=quiet)
     if job.online is None:
         work = build_offline(job, trunk, data, machine, start=weights, quiet=quiet)
     else:

@@ -8,16 +8,16 @@ import importlib
 import pkgutil
 
 from sparring.core.errors import SettingError, did_you_mean
-from sparring.core.registry import METHODS, RECIPES, Recipe
+from sparring.core.registry import METHODS, RECIPES, SELECTIONS, Recipe, Selection
 
 
 def names() -> list[str]:
-    """List every method and recipe, in alphabetical order, without importing any."""
+    """List every method, recipe and selection, in alphabetical order, without importing any."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def docstring(name: str) -> str:
-    """Read what a method or recipe says about itself, without importing it; its first line is a summary."""
+    """Read what a method, recipe or selection says about itself, without importing it; its first line is a summary."""
     source = pkgutil.get_data(__name__, f"{_known(name)}.py")
     assert source is not None, f"{name}.py was listed but cannot be read"
     return ast.get_docstring(ast.parse(source)) or ""
@@ -26,20 +26,20 @@ def docstring(name: str) -> str:
 def get(name: str) -> type:
     """Find the method called `name`.
 
-    Raises SettingError for a wrong name, with the nearest right ones, and for a recipe, which is no
-    equation of its own.
+    Raises SettingError for a wrong name, with the nearest right ones, and for a recipe or a
+    selection, which is no equation of its own.
     """
     found = find(name)
-    if isinstance(found, Recipe):
-        policies = ", ".join(found.policies)
-        raise SettingError(f"{name} is a recipe, not one equation: take the equation of its policy ({policies})")
+    if isinstance(found, Recipe | Selection):
+        what, policies = type(found).__name__.lower(), ", ".join(found.policies)
+        raise SettingError(f"{name} is a {what}, not one equation: take the equation of its policy ({policies})")
     return found
 
 
-def find(name: str) -> type | Recipe:
-    """Find the method or the recipe called `name`; raise SettingError with the nearest names if there is none."""
+def find(name: str) -> type | Recipe | Selection:
+    """Find what is called `name`: a method, a recipe or a selection. Raises SettingError with the nearest names."""
     importlib.import_module(f"{__name__}.{_known(name)}")
-    return METHODS[name] if name in METHODS else RECIPES[name]
+    return METHODS.get(name) or RECIPES.get(name) or SELECTIONS[name]
 
 
 def load_all() -> dict[str, type]:

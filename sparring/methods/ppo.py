@@ -6,7 +6,9 @@
 
 Every token pays kl * log(pi_old / pi_ref), and the last one also earns the score. Advantages A come
 from these rewards and the values v_old by Generalized Advantage Estimation and are then whitened over
-the whole round; returns R are the same advantages before whitening, plus v_old.
+the whole round (mean 0, standard deviation 1); returns R are the same advantages before whitening, plus
+v_old. Rewards can be whitened first, their mean put back; that changes the unit of the values and no
+direction. Without either, the first update is plain policy gradient in units of the reward.
 
 The clip (c) is one-sided on purpose: once a token has moved far enough in the direction of its advantage
 its gradient is zero, but a move in the wrong direction is never cut off. It bounds the gain, not the
@@ -14,7 +16,8 @@ gradient and not the KL.
 
 Where implementations differ: the value clip (vc) is not in the paper and is in everybody's code.
 OpenAI averages over a fixed length, padding included; here only response tokens count. Whitening uses
-the population variance (TRL: the unbiased one). Rewards are not whitened, and entropy is not paid for.
+the population variance over response tokens (TRL: the unbiased one; OpenAI: padding included). OpenAI whitens
+rewards for its stylistic tasks, AlpacaFarm always, TRL on request. Entropy is not paid for.
 Defaults are those of Stiennon et al. 2020 (arXiv:2009.01325) and OpenAI's code: kl 0.05, gamma 1,
 lambda 0.95, both clips 0.2, value weight 0.1.
 
@@ -29,6 +32,7 @@ from sparring.core.credit import at_last_token, gae, kl_k1
 from sparring.core.loss import Loss
 from sparring.core.masked import masked_sum, whiten
 from sparring.core.registry import knob, method
+from sparring.core.surrogate import clipped
 
 
 @method("ppo", data="prompt")
@@ -39,6 +43,11 @@ class PPO:
     value_clip: float = knob(0.2, "how far a value may move in one round before it stops paying", above=0)
     gamma: float = knob(1.0, "discount of later rewards; 1 discounts nothing", within=(0, 1))
     lam: float = knob(0.95, "how far ahead advantages look: 0 trusts the next value, 1 only rewards", within=(0, 1))
+    whiten: str = knob(
+        "advantages",
+        "what is brought to standard deviation 1: advantages, rewards (keeping their mean), both",
+        choices=("advantages", "rewards", "both", "none"),
+    )
 
     def credit(
         self,
@@ -49,8 +58,12 @@ class PPO:
         mask: Bool[Tensor, "B K T"],
     ) -> dict[str, Float[Tensor, "B K T"]]:
         rewards = at_last_token(scores, mask) - self.kl * kl_k1(old_token_logps, ref_token_logps)
+        if self.whiten in ("rewards", "both"):
+            rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = gae(rewards, old_values, mask, self.gamma, self.lam)
-        return {"advantages": whiten(advantages, mask), "returns": returns}
+        if self.whiten in ("advantages", "both"):
+            advantages = whiten(advantages, mask)
+        return {"advantages": advantages, "returns": returns}
 
     def loss(
         self,
@@ -62,10 +75,7 @@ class PPO:
         returns: Float[Tensor, "B K T"],
         mask: Bool[Tensor, "B K T"],
     ) -> Loss:
-        # Padding is cleared first: a NaN there would survive in the gradient although the sum leaves it out.
-        ratio = (token_logps - old_token_logps).where(mask, 0.0).exp()
-        gain = advantages.where(mask, 0.0)
-        policy = torch.maximum(-gain * ratio, -gain * ratio.clamp(1 - self.clip, 1 + self.clip))
+        policy = clipped(token_logps, old_token_logps, advantages, mask, self.clip)
         moved = (values - old_values).where(mask, 0.0)
         due = (returns - old_values).where(mask, 0.0)
         value = torch.maximum((moved - due) ** 2, (moved.clamp(-self.value_clip, self.value_clip) - due) ** 2) / 2

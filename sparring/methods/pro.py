@@ -27,7 +27,7 @@ from sparring.core.registry import knob, method
 
 @method("pro", data="ranking")
 class PRO:
-    temperature: str = knob("gap", "how sharp a comparison is: by the gap of marks, or 1", choices=("gap", "none"))
+    sharpness: str = knob("gap", "how sharp a comparison is: by the gap of marks, or 1", choices=("gap", "none"))
     nll_weight: float = knob(0.05, "b: weight of imitating the best, times (K - 1) squared", within=(0, 1e4))
 
     def loss(
@@ -40,7 +40,7 @@ class PRO:
         marks = (places(mask) if ratings is None else ratings).to(s.dtype)
         worse = better(marks, here)
         gap = (marks[:, :, None] - marks[:, None, :]).where(worse, 0.0)
-        if self.temperature == "none":
+        if self.sharpness == "none":
             gap = worse.to(s.dtype)
         own = s * gap.amax(-1)
         rivals = (s[:, None, :] * gap).masked_fill(~worse, -torch.inf)

@@ -14,8 +14,8 @@ several updates from the same samples use ppo.
 
 Where it differs from the paper: the sum is divided by the number of tokens in the batch, not by the
 number of responses. The direction is the same, and learning rates carry over to ppo and rloo. The
-RLAIF paper learns its baseline with a value network and scales the score by (1 - kl); here the score
-is left as it is. kl 0.05 is theirs.
+RLAIF paper learns its baseline with a value network and scales the score by (1 - kl): that is
+reinforce_value. kl 0.05 is theirs.
 
 Source: Williams 1992, doi:10.1007/BF00992696; for language models with KL, Lee et al. 2023, arXiv:2309.00267.
 """

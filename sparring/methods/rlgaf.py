@@ -31,7 +31,8 @@ What the paper leaves open and what is done here: prices and clips of its equati
 of KL costs 0.1, twice what the policies ask for elsewhere: a judge of a few hundred demonstrations is a
 weak guide, and with less the policy drifts (docs/log.md). PPO looks ahead to the end (lambda 1): a judge that
 moves makes all values wrong by the same amount, which a shorter view pays to the last tokens, the end of
-the text among them, and responses shrink. The pre-training term has weight 0; table 1 back-propagates through
+the text among them, and responses shrink. The pre-training term has weight 0 unless --pretrain names a
+text and --pretrain-weight its weight; table 1 back-propagates through
 the discriminator, which fits only its Gumbel variant, so here as in its equations 1 to 3 the
 discriminator's output is a reward.
 

@@ -8,8 +8,11 @@ That costs one more product with the head and saves all the memory.
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sparring.models.allowed import restrict
 
 CHUNK_NUMBERS = 2**22  # logits that exist at once: 16 MB in 32 bits
 FEWEST = 16  # tokens in a chunk, however large the vocabulary
@@ -17,25 +20,33 @@ FEWEST = 16  # tokens in a chunk, however large the vocabulary
 
 class _ChunkedLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        scale: float,
+        allowed: Tensor | None,
+    ) -> Tensor:
         ctx.low = _product_dtype(hidden, weight)
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         norms = torch.empty_like(logps)
         read = _Head(weight, bias, scale, ctx.low)
         for part in _chunks(len(targets), len(weight)):
-            logits = read(hidden[part])
+            logits = restrict(read(hidden[part]), None if allowed is None else allowed[part])
             top = logits.amax(-1)
             chosen = logits.sub_(top[:, None]).gather(-1, targets[part, None])[:, 0]
             spread = logits.exp_().sum(-1).log_()
             logps[part], norms[part] = chosen - spread, top + spread
-        ctx.save_for_backward(hidden, weight, bias, targets, norms)
+        ctx.save_for_backward(hidden, weight, bias, targets, norms, allowed)
         ctx.scale = scale
         return logps
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        hidden, weight, bias, targets, norms = ctx.saved_tensors
+        hidden, weight, bias, targets, norms, allowed = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
@@ -43,7 +54,8 @@ class _ChunkedLogProbs(torch.autograd.Function):
         read = _Head(weight, bias, ctx.scale, ctx.low)
         for part in _chunks(len(targets), len(weight)):
             # d logp / d logits = onehot - softmax, built in place of the logits.
-            slope = read(hidden[part]).sub_(norms[part, None]).exp_()
+            logits = restrict(read(hidden[part]), None if allowed is None else allowed[part])
+            slope = logits.sub_(norms[part, None]).exp_()
             pull = (grad[part, None] * ctx.scale).to(slope.dtype)
             slope.mul_(-pull).scatter_add_(-1, targets[part, None], pull)
             if grad_bias is not None:
@@ -53,7 +65,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
                 grad_hidden[part] = (slope @ read.weight).to(hidden.dtype)
             if grad_weight is not None:
                 grad_weight += slope.T @ hidden[part].to(ctx.low)
-        return grad_hidden, grad_weight, grad_bias, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
 def token_logps(
@@ -63,9 +75,31 @@ def token_logps(
     targets: Int[Tensor, " N"],
     *,
     temperature: float = 1.0,
+    allowed: UInt8[Tensor, "N W"] | None = None,
 ) -> Float[Tensor, " N"]:
-    """Score each target token, in nats, under softmax((hidden @ weight.T + bias) / temperature), in 32 bits."""
-    return _ChunkedLogProbs.apply(hidden, weight, bias, targets, 1.0 / temperature)
+    """Score each target token, in nats, under softmax((hidden @ weight.T + bias) / temperature), in 32 bits.
+
+    With `allowed`, a bit for each token of the vocabulary, the others have probability 0.
+    """
+    return _ChunkedLogProbs.apply(hidden, weight, bias, targets, 1.0 / temperature, allowed)
+
+
+def entropies(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    *,
+    temperature: float = 1.0,
+) -> Float[Tensor, " N"]:
+    """Measure the entropy of each next-token distribution, in nats, under the same softmax, in 32 bits."""
+    low = _product_dtype(hidden, weight)
+
+    def of(part: Tensor) -> Tensor:
+        logps = _Head(weight, bias, 1.0 / temperature, low)(part).log_softmax(-1)
+        return -(logps.exp() * logps).sum(-1)
+
+    parts = [hidden[part] for part in _chunks(len(hidden), len(weight))]
+    return torch.cat([checkpoint(of, part, use_reentrant=False) for part in parts]) if parts else hidden.new_zeros(0)
 
 
 class _Head:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from sparring.core.errors import SettingError
 from sparring.core.masked import masked_mean
 from sparring.data.batch import Batch
 from sparring.models import logprobs
+from sparring.models.allowed import restrict
 from sparring.models.forward import States, lay_out_dense, states
 from sparring.models.trunk import POLICY, Trunk
 
@@ -74,6 +76,14 @@ def new_reference(policy: Network) -> Network:
     return Network(trunk=policy.trunk.frozen_copy())
 
 
+def new_masker(policy: Network, seed: int) -> Network:
+    """Make a role that can be what the policy was: an adapter of its own, or a frozen copy."""
+    if policy.adapter is None:
+        return Network(trunk=policy.trunk.frozen_copy())
+    policy.trunk.add_adapter("masker", seed)
+    return Network(trunk=policy.trunk, adapter="masker")
+
+
 def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True, reads: str = "last") -> Network:
     """Make a role that gives one number: a further adapter on the trunk, or a trunk of its own, and a head.
 
@@ -121,6 +131,8 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
         "label": lambda: batch.label,
         "ratings": lambda: batch.ratings,
         "token_logps": lambda: _logps(networks, networks.policy, batch, forward),
+        "other_token_logps": lambda: _opposite_logps(networks, batch),
+        "entropies": lambda: _entropies(networks, batch, forward),
         "values": lambda: _values(networks, batch, forward),
         "scores": lambda: score(networks.scorer, batch) if networks.scorer else None,
         "old_token_logps": lambda: _frozen(lambda: _logps(networks, networks.policy, batch, _Once(batch))),
@@ -172,13 +184,30 @@ def _logps(
 ) -> Float[Tensor, "B K T"]:
     assert network is not None, "an equation asked for a network that the loop did not make"
     head = network.trunk.head
+    allowed = None
+    if batch.allowed is not None and network is networks.policy:  # the reference may say what it likes
+        allowed = batch.allowed[batch.mask]
     if not network.trunk.has_linear_head or not isinstance(head, nn.Linear):
-        flat = _general_logps(network, batch, networks.temperature)
+        flat = _general_logps(network, batch, networks.temperature, allowed)
     else:
         flat = logprobs.token_logps(
             forward(network).before, head.weight, head.bias, batch.response_ids[batch.mask],
-            temperature=networks.temperature,
+            temperature=networks.temperature, allowed=allowed,
         )  # fmt: skip
+    return _spread(flat, batch.mask)
+
+
+def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:
+    other = batch.asking_for_the_opposite()
+    return _logps(networks, networks.policy, other, _Once(other))
+
+
+def _entropies(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
+    trunk = networks.policy.trunk
+    if not trunk.has_linear_head or not isinstance(trunk.head, nn.Linear):
+        raise SettingError("the entropy of this model's tokens cannot be computed: its head is more than a linear map")
+    seen = forward(networks.policy).before
+    flat = logprobs.entropies(seen, trunk.head.weight, trunk.head.bias, temperature=networks.temperature)
     return _spread(flat, batch.mask)
 
 
@@ -192,12 +221,15 @@ def _values(networks: Networks, batch: Batch, forward: Callable[[Network], State
     return _spread(_read(critic.head, hidden), batch.mask)
 
 
-def _general_logps(network: Network, batch: Batch, temperature: float) -> Float[Tensor, " N"]:
+def _general_logps(
+    network: Network, batch: Batch, temperature: float, allowed: UInt8[Tensor, "N W"] | None
+) -> Float[Tensor, " N"]:
     """Ask the whole model for logits, for the few architectures whose head is more than a linear map."""
     layout = lay_out_dense(batch)
     with network.trunk.using(network.adapter):
         logits = network.trunk.lm(input_ids=layout.ids, use_cache=False).logits
-    logps = (logits.reshape(-1, logits.shape[-1])[layout.before].float() / temperature).log_softmax(-1)
+    logits = logits.reshape(-1, logits.shape[-1])[layout.before].float() / temperature
+    logps = restrict(logits, allowed).log_softmax(-1)
     return logps.gather(-1, batch.response_ids[batch.mask][:, None])[:, 0]
 
 

@@ -66,6 +66,8 @@ class Updater:
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay)
         self.steps = 0
         self._counted: list[Tally] = []
+        self._aside: dict[str, Tensor] = {}
+        self._aside_figures: dict[str, float] = {}
 
     def backward(self, loss: Loss, where: tuple[str, ...] = ()) -> None:
         """Add the gradient of one micro-batch. Raises Diverged, naming the rows, when the loss is not finite."""
@@ -78,12 +80,25 @@ class Updater:
         if loss.total.requires_grad:
             loss.total.sum().backward()
 
+    def set_aside(self, name: str, weight: float) -> None:
+        """Divide what was added up so far, and keep `weight` times it for the next step beside what comes now.
+
+        The step reports its mean loss under `name`.
+        """
+        top, bottom = self._divide()["loss"]
+        self._aside_figures[name] = top / bottom
+        for n, p in self.weights.items():
+            if p.grad is not None:
+                self._aside[n] = weight * p.grad + self._aside.get(n, 0.0)
+                p.grad = None
+
     def step(self) -> dict[str, float]:
         """Divide, clip, and move the weights; returns the figures of the step. Raises Diverged on a broken gradient."""
-        counted = self.machine.sum_tally(add(self._counted))
-        self._counted = []
-        for grad in self._gradients():
-            grad /= counted["loss"][1]  # the only division in the library
+        counted = self._divide()
+        for n, grad in self._aside.items():
+            own = self.weights[n].grad
+            self.weights[n].grad = grad if own is None else own + grad
+        told, self._aside, self._aside_figures = self._aside_figures, {}, {}
         norm = float(nn.utils.clip_grad_norm_(self.weights.values(), self.max_grad_norm))
         if not math.isfinite(norm):
             raise Diverged(f"the gradient is not finite at step {self.steps + 1}")
@@ -95,7 +110,15 @@ class Updater:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        return figures(counted) | {"grad_norm": norm, "lr": rate}
+        return figures(counted) | told | {"grad_norm": norm, "lr": rate}
+
+    def _divide(self) -> Tally:
+        """Divide the gradients of sums by the sum of the weights; returns what was counted."""
+        counted = self.machine.sum_tally(add(self._counted))
+        self._counted = []
+        for grad in self._gradients():
+            grad /= counted["loss"][1]  # the only division in the library
+        return counted
 
     def _gradients(self) -> list[Tensor]:
         """The gradients, added over all processes; a process whose share was empty has none of its own to add."""

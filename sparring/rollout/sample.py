@@ -7,26 +7,27 @@ from, and of the model's whole distribution before top-k and top-p; they are one
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
 from sparring.core.errors import ModelError, SettingError
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch, Row, collate
+from sparring.models.allowed import pack, restrict
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
+from sparring.rollout.nucleus import Masker, MaskingDecoder, cut
 
 ROWS = 256  # responses that are decoded together, at most
 CACHE_NUMBERS = 2**29  # keys and values held at once, at most: 2 GB in 32 bits
-FIRST_LOOK = 128  # likeliest tokens that top-p looks at first
 BLOCK = 64  # probabilities that are added up before they are searched
 
 Tick = Callable[[int], None]
@@ -85,11 +86,13 @@ def sample(
     seed: int,
     keys: Sequence[str | int] | None = None,
     tick: Tick | None = None,
+    masker: Masker | None = None,
 ) -> Rollout:
     """Sample K responses to each prompt.
 
     `keys` name the random stream of each prompt (its place in the list when not given); `tick` is called
-    with the number of tokens after each of them. Raises ModelError when a prompt leaves no room to answer.
+    with the number of tokens after each of them. With a `masker` only tokens in its nucleus are drawn, and all
+    figures are those of the policy restricted to them. Raises ModelError when a prompt leaves no room to answer.
     """
     keys = range(len(prompts)) if keys is None else keys
     trunk = policy.trunk
@@ -103,8 +106,11 @@ def sample(
     with trunk.using(policy.adapter):
         past = past_of(trunk, longest + how.max_tokens)
         for group in _groups(prompts, K, _rows_at_once(trunk, longest + how.max_tokens), mixed=past is Past.PADDED):
-            decoder = Decoder(trunk, [prompts[i] for i in group], K, how.max_tokens, past)
-            found = _decode(decoder, K, how, [rng(seed, "sample", keys[i]) for i in group], end_tokens(policy), tick)
+            asked = [prompts[i] for i in group]
+            decoder = Decoder(trunk, asked, K, how.max_tokens, past)
+            beside = MaskingDecoder(masker, policy, asked, K, how.max_tokens, past) if masker else None
+            streams = [rng(seed, "sample", keys[i]) for i in group]
+            found = _decode(decoder, K, how, streams, end_tokens(policy), tick, beside)
             for i, one in zip(group, found, strict=True):
                 drawn[i] = one
     return _gather(prompts, [d for d in drawn if d is not None], trunk.tokenizer.pad_token_id or 0, trunk.device)
@@ -117,6 +123,7 @@ class _Drawn:
     tokens: list[list[int]]
     figures: list[Float[Tensor, "3 _"]]  # sampled log-probability, whole log-probability, entropy
     stops: list[Stop]
+    allowed: list[UInt8[Tensor, "_ W"]] | None = None
 
 
 def _groups(prompts: Sequence[tuple[int, ...]], K: int, rows: int, *, mixed: bool) -> list[list[int]]:
@@ -143,7 +150,13 @@ def _rows_at_once(trunk: Trunk, length: int) -> int:
 
 
 def _decode(
-    decoder: Decoder, K: int, how: Sampling, streams: list[np.random.Generator], eos: list[int], tick: Tick | None
+    decoder: Decoder,
+    K: int,
+    how: Sampling,
+    streams: list[np.random.Generator],
+    eos: list[int],
+    tick: Tick | None,
+    beside: MaskingDecoder | None,
 ) -> list[_Drawn]:
     rows, device = len(streams) * K, decoder.trunk.device
     uniforms = torch.from_numpy(np.stack([s.random((K, how.max_tokens)) for s in streams])).float()
@@ -154,8 +167,13 @@ def _decode(
     ended = torch.zeros(rows, dtype=torch.bool, device=device)
     ends = torch.tensor(eos, device=device)
     alive = torch.arange(rows, device=device)
+    sets: Tensor | None = None
     for t in range(how.max_tokens):
-        chosen, found = draw(decoder.logits(), uniforms[alive, t], how)
+        allowed = None if beside is None else pack(beside.allowed(how.temperature or 1.0))
+        if allowed is not None:
+            sets = allowed.new_zeros(rows, how.max_tokens, allowed.shape[-1]) if sets is None else sets
+            sets[alive, t] = allowed
+        chosen, found = draw(restrict(decoder.logits(), allowed), uniforms[alive, t], how)
         tokens[alive, t] = chosen
         figures[:, alive, t] = found
         if tick is not None:
@@ -166,13 +184,20 @@ def _decode(
             if bool(over.all()):
                 break
             order = decoder.keep(~over)
+            if beside is not None:
+                beside.keep(~over)
             alive, chosen = alive[order], chosen[order]
         if t + 1 < how.max_tokens:
             decoder.advance(chosen)
-    return _split(len(streams), K, tokens.cpu(), figures.cpu(), lengths.tolist(), ended.tolist())
+            if beside is not None:
+                beside.advance(chosen)
+    sets = None if sets is None else sets.cpu()
+    return _split(len(streams), K, tokens.cpu(), figures.cpu(), lengths.tolist(), ended.tolist(), sets)
 
 
-def _split(B: int, K: int, tokens: Tensor, figures: Tensor, lengths: list[int], ended: list[bool]) -> list[_Drawn]:
+def _split(
+    B: int, K: int, tokens: Tensor, figures: Tensor, lengths: list[int], ended: list[bool], sets: Tensor | None
+) -> list[_Drawn]:
     out = []
     for b in range(B):
         mine = range(b * K, (b + 1) * K)
@@ -181,6 +206,7 @@ def _split(B: int, K: int, tokens: Tensor, figures: Tensor, lengths: list[int], 
                 [tokens[r, : lengths[r]].tolist() for r in mine],
                 [figures[:, r, : lengths[r]] for r in mine],
                 [Stop.EOS if ended[r] else Stop.LENGTH for r in mine],
+                None if sets is None else [sets[r, : lengths[r]] for r in mine],
             )
         )
     return out
@@ -202,7 +228,7 @@ def draw(
         chosen = logits.argmax(-1, keepdim=True)
         share = probs.gather(-1, chosen)[:, 0]
     elif how.cuts:
-        kept, ids = _cut(probs, how)
+        kept, ids = cut(probs, top_k=how.top_k, top_p=how.top_p)
         chosen, share = ids.gather(-1, _invert(kept, uniform)), kept.sum(-1)
     else:
         chosen = _invert(probs, uniform)
@@ -211,24 +237,6 @@ def draw(
     sampled = whole if share is None else whole - share.log()
     entropy = picked - whole - probs.mul_(logits).sum(-1)  # the first two are the log of the softmax's denominator
     return chosen[:, 0], torch.stack([sampled, whole, entropy])
-
-
-def _cut(probs: Float[Tensor, "rows V"], how: Sampling) -> tuple[Float[Tensor, "rows n"], Int[Tensor, "rows n"]]:
-    """Leave what top-k and top-p leave, likeliest first: probabilities (zero for the rest) and token ids.
-
-    Sorting the whole vocabulary costs more than the model does; so for top-p a few are sorted, and more only
-    when those few do not hold enough.
-    """
-    V = probs.shape[-1]
-    width = min(how.top_k or FIRST_LOOK, V)
-    while True:
-        kept, ids = probs.topk(width, -1)
-        before = kept.cumsum(-1) - kept
-        total = kept.sum(-1, keepdim=True) if how.top_k else 1.0
-        inside = before < how.top_p * total
-        if width == V or how.top_k or not bool(inside[:, -1].any()):
-            return kept.where(inside, 0.0), ids
-        width = min(8 * width, V)
 
 
 def _invert(probs: Float[Tensor, "rows n"], uniform: Float[Tensor, " rows"]) -> Int[Tensor, "rows 1"]:
@@ -271,6 +279,8 @@ def _gather(prompts: Sequence[tuple[int, ...]], drawn: list[_Drawn], pad: int, d
     for b, d in enumerate(drawn):
         for k, figures in enumerate(d.figures):
             filled[:, b, k, : figures.shape[1]] = figures
+    if drawn[0].allowed is not None:
+        batch = replace(batch, allowed=_spread([sets for d in drawn for sets in d.allowed or []], batch.mask))
     filled = filled.to(device)
     return Rollout(
         batch=batch.to(device),
@@ -279,3 +289,10 @@ def _gather(prompts: Sequence[tuple[int, ...]], drawn: list[_Drawn], pad: int, d
         entropy=filled[2],
         stops=tuple(tuple(d.stops) for d in drawn),
     )
+
+
+def _spread(sets: list[UInt8[Tensor, "_ W"]], mask: Bool[Tensor, "B K T"]) -> UInt8[Tensor, "B K T W"]:
+    """Put the sets of all response tokens, in their order, where the tokens are."""
+    out = sets[0].new_zeros(*mask.shape, sets[0].shape[-1])
+    out[mask] = torch.cat(sets)
+    return out

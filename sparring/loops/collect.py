@@ -1,0 +1,161 @@
+"""Sample and score the prompts of one round, and measure a policy on the prompts that are held out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparring.core.errors import Diverged
+from sparring.core.masked import masked_sum
+from sparring.core.records import Demonstration
+from sparring.core.seeds import derive
+from sparring.core.selection import Scored
+from sparring.data.batch import Row
+from sparring.data.responses import Responses, read_out
+from sparring.data.write import as_prompt, from_prompt
+from sparring.feedback.protocol import Feedback
+from sparring.loops.figures import Facts, describe, facts
+from sparring.loops.job import Job
+from sparring.loops.learner import in_parts
+from sparring.loops.load import Data, load_feedback, load_model
+from sparring.loops.order import Order
+from sparring.loops.progress import Progress
+from sparring.loops.settings import SelectionSettings
+from sparring.models.machine import Machine
+from sparring.models.signals import Network, Networks, compute
+from sparring.rollout.sample import ROWS, Rollout, Sampling, sample
+
+UNJUDGED = ("score", "score_std", "cue_length", "cue_fluency")  # figures that mean nothing without a judge
+PRICED = ("kl_price", "reward")  # figures of methods that take a price of KL off the score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """The samples of one round, in the order of their prompts, and its figures."""
+
+    scored: tuple[Scored, ...]
+    figures: Mapping[str, float]
+
+
+def collect(job: Job, data: Data, machine: Machine, model: str, number: int, *, quiet: bool) -> Collected:
+    """Let `model` answer the prompts of round `number` (counted from 0), and score what it says.
+
+    Every prompt has a random stream of its own, by its place in the run. Raises Diverged for a score that is
+    not finite.
+    """
+    settings, seed = _settings(job), derive(job.seed, "round", number)
+    policy = Network(trunk=load_model(job, machine, model))
+    start = None if model == job.model else Network(trunk=load_model(job, machine))
+    networks = Networks(policy=policy, reference=start, temperature=settings.temperature)
+    feedback = load_feedback(job, policy.trunk, data, machine) if job.feedback else None
+    count = min(settings.prompts or len(data.train), len(data.train))
+    places = Order(len(data.train), count, job.seed, "prompts").at(number)
+    mine = machine.share(list(enumerate(places)))
+    scored: list[Scored] = []
+    found: list[list[Facts]] = []
+    with Progress(f"sampling {number + 1}", len(mine), (), quiet=quiet) as bar:
+        for part in _chunks(mine, max(1, ROWS // settings.K)):
+            rows = [data.train[place] for _, place in part]
+            rollout = _answer(policy, rows, settings, machine, seed, [key for key, _ in part])
+            responses = read_out(rollout.batch, policy.trunk.tokenizer)
+            known = _known(rollout, responses, feedback, networks, machine, job.optimizer.micro_tokens)
+            scored += _scored(rows, responses, known, data, is_judged=feedback is not None)
+            found += facts(rollout, known, known["scores"])
+            bar.show(len(scored), {})
+    figures = describe([f for one in machine.join(found) for f in one], 0.0)
+    without = PRICED if job.feedback else PRICED + UNJUDGED
+    return Collected(scored=tuple(machine.join(scored)), figures={n: v for n, v in figures.items() if n not in without})
+
+
+def measure(job: Job, data: Data, machine: Machine, model: str) -> dict[str, float]:
+    """Score one answer of `model` to each held-out prompt; empty when there is none, or no judge.
+
+    Where an round takes only some of the prompts, no more of the held-out ones are answered.
+    """
+    settings = _settings(job)
+    if not data.held_out or not job.feedback:
+        return {}
+    policy = Network(trunk=load_model(job, machine, model))
+    feedback = load_feedback(job, policy.trunk, data, machine)
+    places = machine.share(list(range(min(len(data.held_out), settings.prompts or len(data.held_out)))))
+    total = 0.0
+    for part in _chunks(places, ROWS):
+        rows = [data.held_out[i] for i in part]
+        once = replace(settings, K=1)
+        rollout = _answer(policy, rows, once, machine, derive(job.seed, "evaluation"), part)
+        total += float(feedback.score(read_out(rollout.batch, policy.trunk.tokenizer)).double().sum())
+    top, bottom = machine.sum_tally({"eval_score": (total, float(len(places)))})["eval_score"]
+    return {"eval_score": top / bottom}
+
+
+def as_samples(scored: Scored) -> dict[str, Any]:
+    """Write one prompt with its samples as a row of samples.jsonl; `given` is left out where the data has none."""
+    row = {**vars(scored), "prompt": as_prompt(scored.prompt)}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def from_samples(row: Mapping[str, Any]) -> Scored:
+    """Read what `as_samples` wrote."""
+    lists = {n: tuple(row[n]) for n in ("responses", "logps", "ref_logps", "scores")}
+    return Scored(prompt=from_prompt(row["prompt"]), given=row.get("given"), where=row["where"], **lists)
+
+
+def _settings(job: Job) -> SelectionSettings:
+    assert job.selection is not None
+    return job.selection
+
+
+def _chunks(things: list, size: int) -> Iterator[list]:
+    return (things[i : i + size] for i in range(0, len(things), size))
+
+
+def _answer(
+    policy: Network, rows: Sequence[Row], settings: SelectionSettings, machine: Machine, seed: int, keys: list[int]
+) -> Rollout:
+    how = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature, top_k=settings.top_k)
+    with machine.computing():
+        rollout = sample(policy, [r.prompt for r in rows], settings.K, how, seed=seed, keys=keys)
+    return replace(rollout, batch=rollout.batch.answering(rows))
+
+
+def _known(
+    rollout: Rollout,
+    responses: Responses,
+    feedback: Feedback | None,
+    networks: Networks,
+    machine: Machine,
+    micro_tokens: int,
+) -> dict[str, Tensor]:
+    """What is known of every response: its score, and its log-probabilities then and at the start of the run."""
+    batch = rollout.batch
+    scores = torch.zeros(batch.mask.shape[:2]) if feedback is None else feedback.score(responses).float()
+    if not bool(scores.isfinite().all()):
+        worst = [batch.where[b] for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
+        raise Diverged(f"the judge's scores are not finite; the prompts are {', '.join(worst)}")
+    ref = rollout.token_logps
+    if networks.reference is not None:
+        with machine.computing():
+            parts = [compute(["ref_token_logps"], batch.rows(*p), networks) for p in in_parts(batch, micro_tokens)]
+        ref = torch.cat([p["ref_token_logps"] for p in parts])
+    return {"scores": scores.to(machine.device), "old_token_logps": rollout.token_logps, "ref_token_logps": ref}
+
+
+def _scored(
+    rows: Sequence[Row], responses: Responses, known: Mapping[str, Tensor], data: Data, *, is_judged: bool
+) -> list[Scored]:
+    mask = responses.batch.mask
+    logps, ref_logps = (masked_sum(known[n], mask).tolist() for n in ("old_token_logps", "ref_token_logps"))
+    scores = known["scores"].tolist()
+    out = []
+    for b, row in enumerate(rows):
+        record = data.records[row.where]
+        out.append(
+            Scored(
+                prompt=record.prompt, responses=responses.texts[b], logps=tuple(logps[b]),
+                ref_logps=tuple(ref_logps[b]), scores=tuple(scores[b]) if is_judged else (),
+                given=record.response if isinstance(record, Demonstration) else None, where=row.where,
+            )
+        )  # fmt: skip
+    return out
