@@ -25,6 +25,10 @@ def reward_model(m, *, scores, margin=0.0, label=1.0):
     return -label * log(better) - (1 - label) * log(1 - better) + m.centring * (scores[0] + scores[1]) ** 2, 1
 
 
+def pairwise_ranker(m, *, token_logps, label=1.0):
+    return -label * sum(token_logps[0]) - (1 - label) * sum(token_logps[1]), 1
+
+
 def ipo(m, *, token_logps, ref_token_logps, label=1.0):
     ratio = [
         sum(a - b for a, b in zip(token_logps[k], ref_token_logps[k], strict=True))

@@ -199,6 +199,26 @@ def test_sft_is_reinforce_with_every_advantage_one():
     assert torch.equal(get("sft")().loss(**x).total, get("reinforce")().loss(**y).total)
 
 
+def test_a_pairwise_ranker_that_is_sure_of_its_labels_is_fine_tuning_on_the_right_letter():
+    x = signals(get("pairwise_ranker"), names=["token_logps", "mask"])
+    right = {n: v[:, :1] for n, v in x.items()}
+    assert torch.allclose(totals("pairwise_ranker", x), get("sft")().loss(**right).total)
+
+
+def test_a_pairwise_ranker_whose_letters_are_all_it_can_write_is_a_reward_model_of_their_log_odds():
+    x = signals(get("pairwise_ranker"))
+    x["mask"] = torch.arange(7).expand(x["mask"].shape) == 0
+    s = x["token_logps"][..., 0].log_softmax(-1)
+    x["token_logps"] = s[..., None].expand(x["mask"].shape)
+    assert torch.allclose(totals("pairwise_ranker", x), totals("reward_model", {"scores": s, "label": x["label"]}))
+
+
+def test_a_pair_asked_the_other_way_round_with_the_other_label_is_the_same():
+    x = signals(get("pairwise_ranker"))
+    turned = {n: v.flip(1) if v.dim() > 1 else 1 - v for n, v in x.items()}
+    assert torch.allclose(totals("pairwise_ranker", x), totals("pairwise_ranker", turned))
+
+
 def pairs_only(x):
     """The first two responses of every ranking."""
     return {n: v[:, :2] for n, v in x.items() if n != "ratings"}

@@ -59,8 +59,8 @@ def test_duplicates_are_equal_in_prompt_and_responses():
 def test_rows_that_cannot_teach_are_counted_and_said():
     records = [
         Preference(prompt="p", chosen="a", rejected="a", margin=0.0),
-        Preference(prompt="p", chosen="a", rejected="b", margin=0.0),
-        Preference(prompt="p", chosen="a", rejected="b", margin=1.0),
+        Preference(prompt="p", chosen="a", rejected="b", margin=0.0, label=0.5),
+        Preference(prompt="p", chosen="a", rejected="b", margin=0.0),  # better by a hair is better all the same
         Preference(prompt="p", chosen="a", rejected="b"),
         Ranking(prompt="p", ranked=("a", "a"), scores=(2.0, 1.0)),
         Ranking(prompt="p", ranked=("a", "b"), scores=(1.0, 1.0)),

@@ -157,6 +157,14 @@ class OverwritesItsInput:
         return pair_loss(token_logps.sum(-1))
 
 
+@trap(None, oracle="pairwise_ranker")  # only the letters are compared, so nothing is ever written but by chance
+class ComparesTheLettersOnly:
+    def loss(self, token_logps: BKT, mask: MASK, label: Float[Tensor, " B"] | None = None) -> Loss:
+        letter = masked_sum(token_logps, mask)
+        d, p = letter[:, 0] - letter[:, 1], 1.0 if label is None else label
+        return per_prompt(-p * logsigmoid(d) - (1 - p) * logsigmoid(-d), letter)
+
+
 @trap(None, oracle="dpo")  # beta is applied twice
 class SquaresBeta:
     beta: float = knob(0.1, "a knob of a trap")

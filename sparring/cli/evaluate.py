@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from sparring.cli.parser import Parser, integer, number
 from sparring.core.errors import SettingError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sparring.evaluation.measure import Tick
 
 WIDE = 110  # columns of a terminal from which what a figure means fits on its line
@@ -22,7 +24,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="RUN", help="a run folder, a model folder or a hub id")
     parser.add_argument("--data", required=True, metavar="FILE", help="held-out prompts or demonstrations; required")
     parser.add_argument("--feedback", action="append", default=[], metavar="JUDGE", help="length, vader, "
-        "FILE.py:FUNCTION, a reward model's run, RUN/judge, or a sum; repeat for a figure each")  # fmt: skip
+        "FILE.py:FUNCTION, a reward model's run, RUN/judge, a sum, or mean(...), worst, uwo, gated; "
+        "repeat for a figure each")  # fmt: skip
     parser.add_argument("--base", metavar="MODEL", help="where distance is measured from (default: the run's start)")
     parser.add_argument("--best-of", type=integer, default=1, metavar="N", help="draw N, let --judge pick (default 1)")
     parser.add_argument("--judge", metavar="JUDGE", help="who picks with --best-of, such as runs/x/judge")
@@ -90,8 +93,22 @@ def show(found: Mapping[str, Any]) -> None:
         ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
         table.add_row(name, f"{figure['mean']:.4g}", ends, *([meaning(name)] if is_wide else []))
     console.print(table)
+    for name, rows in found.get("tables", {}).items():
+        console.print(_table(name, rows))
     for note in found["notes"]:
         console.print(f"note: {note}", style="dim", markup=False)
+
+
+def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> "Table":
+    """A table of figures, one row for each part of the data; what is not a number of it is left empty."""
+    from rich.table import Table
+
+    table = Table(title=name.replace("_", " "), title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in rows[0]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*["" if x is None else f"{x:.4g}" if isinstance(x, float) else str(x) for x in row.values()])
+    return table
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from sparring import methods
 from sparring.cli.parser import Parser, add_knob, one_of
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
-from sparring.core.registry import Recipe, Selection, knobs, needs
+from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 from sparring.loops import settings
 
 VALUES = (
@@ -100,6 +100,8 @@ class Choice:
             shown += [("online", settings.OnlineSettings), ("reward", settings.RewardSettings)]
         else:
             shown.append(("offline", settings.OfflineSettings))
+        if "margin" in welcomes(equation.loss):
+            shown.append(("margins", settings.MarginSettings))
         if "other_token_logps" in needs(equation.loss):
             shown.append(("hindsight", settings.HindsightSettings))
         if self.mixes_text:
@@ -170,8 +172,9 @@ def add_files(parser: Parser, choice: Choice) -> None:
     add("--data", "FILE", f"{kind}s: jsonl(.gz), json, csv, parquet, a folder or a hub id", required=True)
     add("--run", "FOLDER", "folder to write", required=True)
     if choice.is_judged:
-        add("--feedback", "JUDGE", "length, vader, FILE.py:FUNCTION, a reward model's run, or a sum such as "
-            "0.7*vader+0.3*length; repeat to add", required=choice.needs_feedback, repeat=True)  # fmt: skip
+        add("--feedback", "JUDGE", "length, vader, FILE.py:FUNCTION, a reward model's run, a sum such as "
+            "0.7*vader+length, mean(...), worst, uwo, gated; repeat to add",
+            required=choice.needs_feedback, repeat=True)  # fmt: skip
     if choice.is_online:
         add("--pretrain", "FILE", "text to go on learning in every update; set --pretrain-weight")
     if not isinstance(choice.found, type) and len(choice.found.policies) > 1:

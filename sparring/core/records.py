@@ -1,7 +1,8 @@
 """What people hand us: one frozen dataclass for each kind of data. Text only; tokens come later.
 
 Everything is a prompt with K responses: a demonstration has one, a preference two with the chosen
-first, a ranking K best first, a prompt none yet.
+first, a ranking K best first, a prompt none yet. A `tag` says what a prompt is for, such as safety, in the
+words of the data; it is empty where the data has none.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Demonstration:
     kind: ClassVar[str] = "demonstration"
     prompt: Text
     response: str
+    tag: str = ""
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -48,6 +50,7 @@ class Preference:
     rejected: str
     margin: float | None = None
     label: float | None = None
+    tag: str = ""
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -63,6 +66,7 @@ class Ranking:
     prompt: Text
     ranked: tuple[str, ...]
     scores: tuple[float, ...] | None = None
+    tag: str = ""
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -78,6 +82,7 @@ class Rating:
     prompt: Text
     response: str
     rating: float
+    tag: str = ""
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -91,6 +96,7 @@ class Prompt:
 
     kind: ClassVar[str] = "prompt"
     prompt: Text
+    tag: str = ""
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:

@@ -35,13 +35,17 @@ def settings(cls: type[T]) -> type[T]:
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
-def method(name: str, *, data: str) -> Callable[[type], type]:
-    """Register a method under the name it has on the command line and in the docs."""
+def method(name: str, *, data: str, view: str = "responses") -> Callable[[type], type]:
+    """Register a method under the name it has on the command line and in the docs.
+
+    `view` says how it is shown its records: as prompts with their responses, or, where a model is to read two
+    responses at once, as questions which of them is better (`comparison`).
+    """
 
     def register(cls: type) -> type:
         if name in METHODS:
             raise AssertionError(f"two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}")
-        cls.name, cls.data, cls.__post_init__ = name, data, check_knobs  # type: ignore[attr-defined]
+        cls.name, cls.data, cls.view, cls.__post_init__ = name, data, view, check_knobs  # type: ignore[attr-defined]
         cls = dataclass(frozen=True, kw_only=True)(cls)
         METHODS[name] = cls
         return cls

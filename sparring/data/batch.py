@@ -13,8 +13,8 @@ class Row:
     """One record as token ids: the prompt, its K responses, and what the data says about them.
 
     A response includes the end-of-text token that ended it; one that was cut has none. `other_prompt` asks
-    for the opposite, where a method compares the two. `where` names the record in its file; `index` is
-    its place in the data set.
+    for the opposite, where a method compares the two. `where` names the record in its file, `tag` what its
+    prompt is for; `index` is its place in the data set.
     """
 
     prompt: tuple[int, ...]
@@ -23,6 +23,7 @@ class Row:
     label: float | None = None
     scores: tuple[float, ...] | None = None
     other_prompt: tuple[int, ...] | None = None
+    tag: str = ""
     where: str = ""
     index: int = 0
 
@@ -51,6 +52,7 @@ class Batch:
     ratings: Float[Tensor, "B K"] | None = None
     other_prompt_ids: Int[Tensor, "B Q"] | None = None
     other_prompt_mask: Bool[Tensor, "B Q"] | None = None
+    tags: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     allowed: UInt8[Tensor, "B K T W"] | None = None
 
@@ -77,10 +79,16 @@ class Batch:
         part = {f.name: v[start:stop] for f in fields(self) if (v := getattr(self, f.name)) is not None}
         return replace(self, **part)
 
+    def answering(self, rows: Sequence[Row]) -> "Batch":
+        """Note of sampled responses which rows' prompts they answer, and what those are for."""
+        return replace(self, where=tuple(r.where for r in rows), tags=tuple(r.tag for r in rows))
+
     def take(self, chosen: Int[Tensor, " n"]) -> "Batch":
         """Take the prompts of these numbers, with all their responses."""
         part = {f.name: v[chosen] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **part, where=tuple(self.where[i] for i in chosen.tolist()) if self.where else ())
+        numbers = chosen.tolist()
+        tags, where = (tuple(words[i] for i in numbers) if words else () for words in (self.tags, self.where))
+        return replace(self, **part, tags=tags, where=where)
 
 
 def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
@@ -106,6 +114,7 @@ def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
         ratings=_ratings(rows, K),
         other_prompt_ids=other_ids,
         other_prompt_mask=other_mask,
+        tags=tuple(r.tag for r in rows),
         where=tuple(r.where for r in rows),
     )
 

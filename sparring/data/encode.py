@@ -158,6 +158,7 @@ def _row(record: Record, seen: _Rendered, ids: dict[str, Ids], head: Ids, tokeni
         margin=record.margin if isinstance(record, Preference) else None,
         label=record.label if isinstance(record, Preference) else None,
         scores=scores,
+        tag=record.tag,
         where=record.where,
         index=index,
     )

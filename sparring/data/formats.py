@@ -6,13 +6,13 @@ if it has the columns, else as a richer kind that honestly contains it (`CONVERS
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparring.core.errors import DataError, SettingError, did_you_mean
 from sparring.core.records import KINDS, Demonstration, Preference, Prompt, Ranking, Record
 from sparring.data.parse import PARSERS
 from sparring.data.read import RawRow, columns_of
-from sparring.data.values import check_number, conversation_of, is_conversation
+from sparring.data.values import check_number, conversation_of, is_conversation, margin_in_numbers, tag_of
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "instruction", "query", "input"),
@@ -27,14 +27,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "scores": ("scores",),
     "messages": ("messages", "conversations", "conversation"),
     "rating": ("rating", "label"),
+    "tag": ("tag",),
 }
 
 USES: dict[str, tuple[str, ...]] = {
-    "ranking": ("prompt", "input", "ranked", "responses", "scores"),
-    "preference": ("prompt", "input", "chosen", "rejected", "margin", "label"),
-    "rating": ("prompt", "input", "response", "messages", "rating"),
-    "demonstration": ("prompt", "input", "response", "messages"),
-    "prompt": ("prompt", "input", "messages"),
+    "ranking": ("prompt", "input", "ranked", "responses", "scores", "tag"),
+    "preference": ("prompt", "input", "chosen", "rejected", "margin", "label", "tag"),
+    "rating": ("prompt", "input", "response", "messages", "rating", "tag"),
+    "demonstration": ("prompt", "input", "response", "messages", "tag"),
+    "prompt": ("prompt", "input", "messages", "tag"),
 }
 
 NEEDS: dict[str, str] = {
@@ -82,16 +83,24 @@ def recognise(rows: Sequence[RawRow], *, fields: Mapping[str, str] = {}, kind: s
     return Recognised(kind=source, columns=used, serves=serves, unused=unused, notes=said)
 
 
-def to_records(rows: Sequence[RawRow], kind: str, *, fields: Mapping[str, str] = {}) -> list[Record]:
+def to_records(
+    rows: Sequence[RawRow], kind: str, *, fields: Mapping[str, str] = {}, margins: str = "small"
+) -> list[Record]:
     """Make one record of the given kind from each row.
 
     `fields` maps roles to columns where the names are not the field's own: {"prompt": "question"}.
-    Rankings come best first. Raises DataError naming file, line and field for what cannot be used.
+    `margins` names the table by which a margin in words becomes a number (see `MARGINS`). Rankings come
+    best first. Raises DataError naming file, line and field for what cannot be used.
     """
     columns = _assign(rows, fields)
     source = _source(rows, kind, columns, fields)
+    if "margin" in USES[source] and "margin" in columns:
+        rows = [margin_in_numbers(row, columns["margin"], margins) for row in rows]
     records = [PARSERS[source](row, columns) for row in rows]
-    return records if source == kind else [CONVERSIONS[source, kind](record) for record in records]
+    records = records if source == kind else [CONVERSIONS[source, kind](record) for record in records]
+    if "tag" not in columns:
+        return records
+    return [replace(r, tag=tag_of(row, columns["tag"])) for r, row in zip(records, rows, strict=True)]
 
 
 def _assign(rows: Sequence[RawRow], fields: Mapping[str, str]) -> dict[str, str]:
@@ -113,6 +122,9 @@ def _assign(rows: Sequence[RawRow], fields: Mapping[str, str]) -> dict[str, str]
         columns.pop("input", None)
     if "response" in fields and "messages" not in fields:
         columns.pop("messages", None)
+    # A tag is text; a column of that name that holds lists or numbers is something else.
+    if "tag" in columns and "tag" not in fields and not _is_text(rows, columns["tag"]):
+        del columns["tag"]
     # A label or rating may be anything (a topic, a sentiment); only numbers can be a mark or a probability.
     for role in ("label", "rating"):
         if role in columns and role not in fields and not _is_number(rows, columns[role]):
@@ -127,6 +139,10 @@ def _is_number(rows: Sequence[RawRow], column: str) -> bool:
     except DataError:
         return False
     return True
+
+
+def _is_text(rows: Sequence[RawRow], column: str) -> bool:
+    return all(isinstance(row.values.get(column), str | None) for row in rows)
 
 
 def _has(kind: str, columns: Mapping[str, str], fields: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ class Lessons:
         """Say what cannot teach; empty when everything can."""
         said = [
             (self.equal_responses, "have nothing but equal responses (chosen = rejected), so no comparison learns"),
-            (self.equal_scores, "have equal scores or a margin of 0, so no response is the better one"),
+            (self.equal_scores, "have equal scores or a label of 1/2, so no response is the better one"),
         ]
         return [f"{count:,} of {self.records:,} rows {what}." for count, what in said if count]
 
@@ -33,5 +33,6 @@ def lessons(records: Sequence[Record]) -> Lessons:
 
 def _is_tied(record: Preference | Ranking) -> bool:
     if isinstance(record, Preference):
-        return record.margin == 0
+        # A margin of 0 alone may be a choice by a hair (Llama 2: negligibly better), which still teaches the order.
+        return record.label == 0.5
     return record.scores is not None and len(set(record.scores)) == 1

@@ -5,6 +5,7 @@ Every error names the row's place, the field, what stood there and what is neede
 
 import json
 import math
+from dataclasses import replace
 
 from sparring.core.errors import DataError
 from sparring.core.records import Message
@@ -13,6 +14,13 @@ from sparring.data.read import RawRow
 # ShareGPT's names for the turns, in the words that chat templates know; other roles stay as they are.
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
 LARGEST = 1e30  # beyond this a 32-bit number is close to infinity
+# How much better a rater found the chosen response: Llama 2's numbers for the words (arXiv:2307.09288, table 27).
+MARGINS: dict[str, tuple[float, float, float, float]] = {
+    "small": (1.0, 2 / 3, 1 / 3, 0.0),
+    "large": (3.0, 2.0, 1.0, 0.0),
+}
+DEGREES = ("significantly better", "better", "slightly better", "negligibly better")
+NEGLIGIBLE = ("unsure", "negligibly better or unsure", "negligibly better/unsure", "negligibly better / unsure")
 SHOWN = 40  # characters of a wrong value that an error repeats
 
 
@@ -67,6 +75,24 @@ def check_number(row: RawRow, column: str, value: object, *, may_be_bool: bool =
     if abs(value) > LARGEST or math.isnan(value):
         raise wrong(row, column, f"is {describe(value)}", "give a finite number or leave the row out")
     return float(value)
+
+
+def margin_in_numbers(row: RawRow, column: str, table: str) -> RawRow:
+    """Put the number of a table of MARGINS in the place of a margin in words; numbers stay as they are."""
+    value = row.values.get(column)
+    if not isinstance(value, str) or not any(letter.isalpha() for letter in value):
+        return row
+    words = " ".join(value.lower().replace("_", " ").split())
+    degree = DEGREES[-1] if words in NEGLIGIBLE else words
+    if degree not in DEGREES:
+        raise wrong(row, column, f"is {describe(value)}", f"give a number, or {', '.join(DEGREES)} or unsure")
+    return replace(row, values={**row.values, column: MARGINS[table][DEGREES.index(degree)]})
+
+
+def tag_of(row: RawRow, column: str) -> str:
+    """Take what a prompt is for; empty where the row does not say."""
+    value = row.values.get(column)
+    return "" if value is None else check_text(row, column, value)
 
 
 def list_of(row: RawRow, column: str) -> list[object]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from sparring.core.records import Demonstration, Preference, Ranking, Record
 from sparring.data.batch import Batch, Row, collate
 from sparring.evaluation.intervals import Estimate, mean_of, ratio_of, share_of
 from sparring.evaluation.measure import Tick, by_prompt, token_logps
+from sparring.evaluation.trust import Tables, pairs_of, trust
+from sparring.feedback.ranker import better
 from sparring.feedback.reward_model import score_in_parts
 from sparring.models.signals import Network
 
@@ -46,11 +49,28 @@ def implied_rewards(
     return order_figures(rows, masked_sum((own - ref).double(), batch.mask), batch)
 
 
-def scorer_rewards(rows: Sequence[Row], scorer: Network, *, micro_tokens: int) -> dict[str, Estimate]:
-    """Compare the data's order with that of a reward model's scores, in its own units."""
+def scorer_rewards(
+    rows: Sequence[Row], scorer: Network, mean: float, *, micro_tokens: int
+) -> tuple[dict[str, Estimate], Tables]:
+    """Compare the data's order with that of a reward model's scores, in its own units; `mean` counts as 0."""
     assert scorer.head is not None
     batch = collate(rows).to(scorer.head.weight.device)
-    return order_figures(rows, score_in_parts(scorer, batch, micro_tokens).double(), batch)
+    scores = score_in_parts(scorer, batch, micro_tokens).double() - mean
+    keys = [r.prompt for r in rows]
+    number = by_prompt(keys, [1.0] * len(rows))
+    best = [x / n for x, n in zip(by_prompt(keys, scores[:, 0].tolist()), number, strict=True)]
+    trusted, tables = trust(pairs_of(rows, scores))
+    return order_figures(rows, scores, batch) | {"score_best": mean_of(best)} | trusted, tables
+
+
+def ranker_rewards(
+    records: Sequence[Record], rows: Sequence[Row], ranker: Network, *, micro_tokens: int
+) -> tuple[dict[str, Estimate], Tables]:
+    """Compare the data's choices with a pairwise ranker's log-odds, read in both orders; `rows` are the records'."""
+    odds = better(ranker, [(r.prompt, r.responses()[0], r.responses()[1]) for r in records], micro_tokens).double()
+    reward = torch.stack([odds, torch.zeros_like(odds)], -1)
+    trusted, tables = trust(pairs_of(rows, reward))
+    return order_figures(rows, reward, collate(rows).to(odds.device)) | trusted, tables
 
 
 def order_figures(rows: Sequence[Row], reward: Float[Tensor, "B K"], batch: Batch) -> dict[str, Estimate]:

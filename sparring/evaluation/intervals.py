@@ -4,6 +4,7 @@ The unit is always the prompt. Responses to one prompt are alike, so they are su
 is counted, and `n` is a number of prompts (or of seeds), never of responses or tokens.
 
     means and ratios of sums   bootstrap over prompts, bias-corrected and accelerated (Efron 1987)
+    sums of sizes of means     bootstrap of how far all the means may be off together: never too narrow
     shares                     Wilson's score interval, which stays sensible at 0 and 1
     shares of distinct things  jackknife over prompts: drawing prompts twice would fake repetition
     a few seeds                Student's t
@@ -107,6 +108,25 @@ def share_of(hits: float, n: int) -> Estimate:
     half = math.sqrt(p * (1 - p) * z2 / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
     # At 0 and 1 one end is the share itself, which rounding would miss by a little.
     return Estimate(mean=p, low=min(p, max(0.0, centre - half)), high=max(p, min(1.0, centre + half)), n=n)
+
+
+def sizes_of(columns: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate:
+    """Add up the sizes of the means of several columns, such as how far off a forecast is in each of its bins.
+
+    There is a row for each unit. Noise alone makes the figure larger than it is, and drawing again does so once
+    more, so its draws say little. But it is off by no more than the means are, taken together; how far those may
+    be off the draws do tell, and that is the interval's reach to either side. Raises ValueError when there is no unit.
+    """
+    table = np.asarray(columns, dtype=float)
+    if not len(table):
+        raise ValueError("an average over nothing was asked for")
+    value = float(np.abs(table.mean(0)).sum())
+    if len(table) == 1:
+        return Estimate(mean=value, low=None, high=None, n=1)
+    draw, mean = rng(seed, "bootstrap"), table.mean(0)
+    off = [np.abs(table[draw.integers(len(table), size=len(table))].mean(0) - mean).sum() for _ in range(DRAWS)]
+    reach = float(np.quantile(off, LEVEL))
+    return Estimate(mean=value, low=max(0.0, value - reach), high=value + reach, n=len(table))
 
 
 def distinct_of(things: Sequence[Sequence[Hashable]]) -> Estimate:

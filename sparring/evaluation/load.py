@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring import methods
 from sparring.core.errors import FeedbackError, ModelError, SettingError
 from sparring.core.records import Record
 from sparring.core.seeds import rng
@@ -18,6 +19,7 @@ from sparring.evaluation.measure import Tick
 from sparring.evaluation.origin import Origin, judge_notes
 from sparring.feedback.combine import build
 from sparring.feedback.protocol import Feedback
+from sparring.feedback.ranker import is_ranker, load_ranker
 from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.models.backbone import load_trunk
@@ -134,6 +136,8 @@ def load_judge(spec: Judge, policy: Trunk, *, device: str) -> Feedback:
         folder = Path(name).expanduser()
         if name == "discriminator":
             raise FeedbackError("a discriminator lives only in its run; name the folder where it is kept: RUN/judge")
+        if is_ranker(name):
+            return load_ranker(name, policy, device=device)
         if folder.is_dir():
             has_judge = (folder / "run.yaml").is_file() and (folder / "judge").is_dir()
             return load_reward_model(str(folder / "judge" if has_judge else folder), policy, device=device)
@@ -170,6 +174,12 @@ def is_scorer(model: str) -> bool:
     except (OSError, ValueError, AttributeError):  # loading says better what is wrong
         return False
     return any(str(n).endswith("ForSequenceClassification") for n in named)
+
+
+def is_pairwise(runs: Sequence[Origin]) -> bool:
+    """Tell whether the newest of a model's runs taught it to compare two responses, and not to write any."""
+    name = str(runs[0].content.get("method", "")) if runs else ""
+    return name in methods.names() and getattr(methods.find(name), "view", "") == "comparison"
 
 
 def judge_name(judge: Judge) -> str:

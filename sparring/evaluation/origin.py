@@ -13,7 +13,7 @@ from sparring.core.records import Record
 from sparring.data.formats import recognise, to_records
 from sparring.data.read import read_rows
 from sparring.data.split import shared_prompts, split
-from sparring.feedback.combine import parse
+from sparring.feedback.expression import leaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,14 @@ def ancestry(path: str) -> list[Origin]:
 
 def judge_notes(spec: str, runs: Sequence[Origin]) -> list[str]:
     """Say of every judge in a sum that its score is no held-out figure, if a run was trained against it."""
-    return [note for term in parse([spec]) for run in runs if (note := _judge_note(term.name, run))]
+    return [note for name in leaves([spec]) for run in runs if (note := _judge_note(name, run))]
 
 
 def _judge_note(name: str, run: Origin) -> str:
     theirs = origin_of(name)
     if theirs is not None and theirs.folder == run.folder:
         return f"{name} was trained in {run.folder.name} itself, so its score is no held-out figure"
-    known = {_place(term.name) for term in parse(run.judges)}
+    known = {_place(judge) for judge in leaves(run.judges)}
     if _place(name) in known:
         return f"{run.folder.name} was trained to score well by {name}, so its score is no held-out figure"
     return ""

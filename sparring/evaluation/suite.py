@@ -8,22 +8,24 @@ what a figure must not be taken for, is said in the notes.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import SettingError
-from sparring.core.records import Prompt, Record
+from sparring.core.records import Preference, Prompt, Record
 from sparring.data.read import fingerprint
 from sparring.data.responses import read_out
 from sparring.data.tokens import prepare
 from sparring.evaluation.figures import SCORE
-from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, scorer_rewards, wanted
+from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, ranker_rewards, scorer_rewards, wanted
 from sparring.evaluation.intervals import Estimate
 from sparring.evaluation.load import (
     Judge,
     Plan,
     different,
     given_rows,
+    is_pairwise,
     is_scorer,
     judge_name,
     load_judge,
@@ -33,11 +35,12 @@ from sparring.evaluation.load import (
 )
 from sparring.evaluation.measure import Tick, measure, select
 from sparring.evaluation.origin import Origin, ancestry, data_notes
+from sparring.evaluation.trust import Tables
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
 from sparring.models.checkpoint import write_text
 from sparring.models.machine import Machine
-from sparring.models.scorers import load_scorer
+from sparring.models.scorers import load_level, load_scorer
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import Rollout, Sampling, sample
@@ -74,7 +77,8 @@ def evaluate(
     measured, and `judge` picks. `prompts` takes so many different prompts of the data, the same for every
     model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
     "settings", "values" (one score for each prompt, for paired comparisons) and "samples". A reward model is
-    measured by how it ranks the data's own responses. Raises UserError for anything that cannot be used.
+    measured by how it ranks the data's own responses; "tables" say how far it can be trusted. Raises UserError
+    for anything that cannot be used.
     """
     plan = Plan(
         feedback=tuple(feedback), judge=judge, best_of=best_of, base=base, K=K,
@@ -88,11 +92,12 @@ def evaluate(
     records, notes = read_records(data, fields or {}, where, prompts)
     runs = ancestry(model)
     notes += data_notes(records, runs)
-    found, samples = _measure(model, records, runs, plan, notes)
+    found, samples, tables = _measure(model, records, runs, plan, notes)
     values = {name: list(e.values) for name, e in found.items() if name.startswith(SCORE)}
     out: dict[str, Any] = {name: e.to_dict() for name, e in found.items()}
     settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
     out |= {"notes": notes, "settings": settings, "values": values, "samples": samples}
+    out |= {"tables": tables} if tables else {}
     if (file := eval_file(model, best_of)) is not None:
         write_text(file, json.dumps(out, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return out
@@ -109,21 +114,32 @@ def eval_file(model: str, best_of: int = 1) -> Path | None:
     return folder / ("eval.json" if best_of == 1 else f"eval-best-of-{best_of}.json")
 
 
-Found = tuple[dict[str, Estimate], list[dict[str, Any]]]
+Found = tuple[dict[str, Estimate], list[dict[str, Any]], Tables]
 
 
 def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]) -> Found:
-    if not is_scorer(model):
+    is_ranker = is_pairwise(runs)
+    if not is_scorer(model) and not is_ranker:
         return _measure_policy(model, records, runs, plan, notes)
-    pairs = ordered(records)
+    pairs = [r for r in ordered(records) if isinstance(r, Preference) or not is_ranker]
     if not pairs:
         raise SettingError(f"{model} is a reward model; give it preferences or rankings, or name it as --feedback")
     if plan.feedback or plan.judge is not None:
         raise SettingError(f"{model} is a reward model: it writes nothing that --feedback or --judge could score")
-    notes.append("this is a reward model: it was measured by how it ranks the data's own responses")
+    what = "pairwise ranker" if is_ranker else "reward model"
+    notes.append(f"this is a {what}: it was measured by how it ranks the data's own responses")
+    if is_ranker:
+        trunk = load_trunk(model, device=plan.device)
+        rows = given_rows(pairs, trunk, plan, [])
+        found, tables = ranker_rewards(pairs, rows, Network(trunk=trunk), micro_tokens=plan.micro_tokens)
+        return found, [], tables
     scorer = load_scorer(model, device=plan.device)
     rows = given_rows(pairs, scorer.trunk, plan, notes)
-    return scorer_rewards(rows, scorer, micro_tokens=plan.micro_tokens), []
+    mean = load_level(model)
+    if mean:  # a discriminator has none: what its 0 means, it has learnt
+        notes.append(f"its mean score of good responses when it was trained, {mean:.4g}, is taken off")
+    found, tables = scorer_rewards(rows, scorer, mean, micro_tokens=plan.micro_tokens)
+    return found, [], tables
 
 
 def _measure_policy(
@@ -145,7 +161,7 @@ def _measure_policy(
     if plan.how.temperature == 0:
         notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
     found |= _measure_data(records, policy, start, plan, notes)
-    return found, _samples(rollout, trunk, judges)
+    return found, _samples(rollout, trunk, judges), {}
 
 
 def _measure_data(
@@ -164,7 +180,7 @@ def _measure_data(
 
 def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[str]) -> Rollout:
     """Draw responses to every different prompt."""
-    asked = [Prompt(prompt=r.prompt, where=r.where) for r in different(records)]
+    asked = [Prompt(prompt=r.prompt, tag=r.tag, where=r.where) for r in different(records)]
     rows, truncation = prepare(
         asked, policy.trunk.tokenizer, max_prompt=plan.max_prompt, max_response=plan.how.max_tokens,
         overflow="error", context=policy.trunk.context, room=plan.how.max_tokens,
@@ -180,7 +196,7 @@ def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[
 
     rollout = sample(policy, [row.prompt for row in rows], number, plan.how, seed=plan.seed, tick=count)
     plan.tick("sampling", total, total)
-    return rollout
+    return replace(rollout, batch=rollout.batch.answering(rows))
 
 
 def _best_of_note(plan: Plan) -> str:

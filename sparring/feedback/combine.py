@@ -1,30 +1,42 @@
-"""Several judges as one: a weighted sum, written as it is read, such as 0.7*vader+0.3*length."""
+"""Several judges as one: a weighted sum, an ensemble, or Llama 2's gate, written as they are read.
 
-import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+    0.7*vader+0.3*length              sum_i w_i r_i
+    mean(runs/a,runs/b,runs/c)        mean_i r_i
+    worst(runs/a,runs/b,runs/c)       min_i r_i
+    uwo(runs/a,runs/b,lam=0.5)        mean_i r_i - lam var_i r_i
+    gated(safety=runs/s,helpfulness=runs/h,below=0.15)
+                                      r_s  where the prompt is tagged safety or sigmoid(r_s) < below,  r_h  elsewhere
 
+An ensemble is a guard against a policy that finds where one reward model is wrong: models that were trained alike but
+for the seed agree on what the data taught them, and disagree elsewhere. Their scores must be in the same units. The
+variance is the population's, as in the best-of-n code of Coste et al., whose PPO code has the unbiased one; lam is 0.5
+in the former and 0.1 in the latter.
+
+The gate is Llama 2's R_c. There the models' outputs are probabilities, and the reward is logit(R_c): as the logit of a
+sigmoid is the score itself, scores are passed on as they are. What the paper does next, whitening, needs the whole
+round and belongs to the loop (`--scores whitened`). A threshold asks for scores whose level means something:
+Llama 2's safety model learns safe and unsafe besides; here 0.5 is what good responses score on average, since a
+reward model's mean score is taken off. Judges on other scales (VADER, words) have no use for the gate.
+
+Source: Coste et al. 2023, arXiv:2310.02743, section 3 (ensembles); Touvron et al. 2023, arXiv:2307.09288,
+section 3.2.3 (the gate, and its threshold of 0.15).
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparring.core.errors import FeedbackError
+from sparring.core.errors import FeedbackError, did_you_mean
 from sparring.data.responses import Responses
+from sparring.feedback.expression import HOW, RANKER, Call, Term, as_number, call_of, parse
 from sparring.feedback.protocol import Feedback, LearningFeedback
 
-PLUS = re.compile(r"(?<![0-9.][eE])\+")
-"""A plus between terms, not the one in 1e+3."""
-
-HOW = "write NAME, WEIGHT*NAME, or a sum such as 0.7*vader+0.3*length"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """One judge of a sum, by name."""
-
-    weight: float
-    name: str
+SAFETY = "safety"
+"""What a prompt's tag says when the gate always asks the safety model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,58 +57,125 @@ class Combined:
         return {term.name: term.weight * judge.score(responses) for term, judge in pairs}
 
 
-def parse(specs: Sequence[str]) -> tuple[Term, ...]:
-    """Read weighted sums; several specs are added up. A term without a weight weighs 1.
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """Scores a response by what several judges of the same thing say of it: `form` is mean, worst or uwo."""
 
-    Raises FeedbackError for an empty term, a weight that is not a finite number or is zero, and a judge that is
-    named twice.
-    """
-    terms = [_term(part, spec) for spec in specs for part in _parts(spec)]
-    names = [t.name for t in terms]
-    for name in names:
-        if names.count(name) > 1:
-            raise FeedbackError(f"feedback {name} is named {names.count(name)} times; give it one weight instead")
-    return tuple(terms)
+    form: str
+    judges: tuple[Feedback, ...]
+    lam: float = 0.5
+
+    def score(self, responses: Responses) -> Float[Tensor, "B K"]:
+        """Score by all judges and take them together."""
+        scores = torch.stack([judge.score(responses) for judge in self.judges])
+        if self.form == "worst":
+            return scores.amin(0)
+        mean = scores.mean(0)
+        return mean if self.form == "mean" else mean - self.lam * scores.var(0, correction=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """Asks about safety first: its judge's score counts where it is the point or too low, else helpfulness does."""
+
+    judges: tuple[Feedback, Feedback]
+    below: float = 0.15
+
+    def score(self, responses: Responses) -> Float[Tensor, "B K"]:
+        """Score by safety where the prompt is tagged so or safety is below the threshold, else by helpfulness."""
+        safety, helpfulness = (judge.score(responses) for judge in self.judges)
+        tags = responses.batch.tags or ("",) * len(responses)
+        tagged = torch.tensor([tag == SAFETY for tag in tags], device=safety.device)
+        return safety.where(tagged[:, None] | (safety.sigmoid() < self.below), helpfulness)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """How a function is called: the keys of its judges (none: any two or more), and numbers with their range."""
+
+    make: Callable[..., Feedback]
+    roles: tuple[str, ...] = ()
+    numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    example: str
+
+
+FUNCTIONS: dict[str, _Form] = {
+    "mean": _Form(make=functools.partial(Ensemble, form="mean"), example="mean(runs/a,runs/b)"),
+    "worst": _Form(make=functools.partial(Ensemble, form="worst"), example="worst(runs/a,runs/b)"),
+    "uwo": _Form(
+        make=functools.partial(Ensemble, form="uwo"), numbers={"lam": (0, 1e6)}, example="uwo(runs/a,runs/b,lam=0.5)"
+    ),
+    "gated": _Form(
+        make=Gated, roles=("safety", "helpfulness"), numbers={"below": (0, 1)},
+        example="gated(safety=runs/a,helpfulness=runs/b,below=0.15)",
+    ),
+}  # fmt: skip
 
 
 def build(specs: Sequence[str], load: Callable[[str], Feedback]) -> Feedback:
-    """Make one judge of several specs; `load` finds a judge by its name.
+    """Make one judge of several specs; `load` finds a judge by its name, and is asked once for each name.
 
-    A single judge of weight 1 is returned as it is.
+    A single judge of weight 1 is returned as it is. Raises FeedbackError for an expression that makes no sense.
     """
+    return _sum(specs, functools.cache(load))
+
+
+def learners(feedback: Feedback) -> tuple[LearningFeedback, ...]:
+    """List the judges that learn, each once, within others or alone."""
+    if isinstance(feedback, Combined | Ensemble | Gated):
+        return tuple({id(j): j for inner in feedback.judges for j in learners(inner)}.values())
+    return (feedback,) if isinstance(feedback, LearningFeedback) else ()
+
+
+def _sum(specs: Sequence[str], load: Callable[[str], Feedback]) -> Feedback:
     terms = parse(specs)
     if not terms:
         raise FeedbackError(f"no feedback was named; {HOW}")
-    judges = tuple(load(t.name) for t in terms)
+    judges = tuple(_judge(t.name, load) for t in terms)
     if len(terms) == 1 and terms[0].weight == 1:
         return judges[0]
     return Combined(terms=terms, judges=judges)
 
 
-def learners(feedback: Feedback) -> tuple[LearningFeedback, ...]:
-    """List the judges that learn, within a sum or alone."""
-    judges = feedback.judges if isinstance(feedback, Combined) else (feedback,)
-    return tuple(j for j in judges if isinstance(j, LearningFeedback))
+def _judge(name: str, load: Callable[[str], Feedback]) -> Feedback:
+    call = call_of(name)
+    if call is None or call.function == RANKER:
+        return load(name)
+    form = FUNCTIONS.get(call.function)
+    if form is None:
+        known = did_you_mean(call.function, [*FUNCTIONS, RANKER])
+        raise FeedbackError(f"feedback {name!r}: there is no {call.function}(...); {known}")
+    judges = tuple(_sum([text], load) for text in _judges_of(call, form, name))
+    return form.make(judges=judges, **_numbers_of(call, form, name))
 
 
-def _parts(spec: str) -> list[str]:
-    """The terms of a sum; a spec that is a path on disk is one term even if it holds a plus."""
-    return [spec] if Path(spec).exists() else PLUS.split(spec)
+def _judges_of(call: Call, form: _Form, name: str) -> list[str]:
+    """The expressions of the judges that a function is called with, in the order of its roles."""
+    known = (*form.roles, *form.numbers)
+    for key in call.named:
+        if key not in known:
+            near = did_you_mean(key, known) if known else "it takes judges only"
+            raise FeedbackError(f"feedback {name!r}: {call.function} has no {key}; {near}, as in {form.example}")
+    if form.roles:
+        missing = [role for role in form.roles if role not in call.named]
+        if missing or call.parts:
+            what = f"needs {missing[0]}=" if missing else f"takes no {call.parts[0]!r} without a key"
+            raise FeedbackError(f"feedback {name!r}: {call.function} {what}; write {form.example}")
+        return [call.named[role] for role in form.roles]
+    if len(call.parts) < 2 or len(set(call.parts)) < len(call.parts):
+        raise FeedbackError(f"feedback {name!r}: {call.function} needs two different judges or more; "
+                            f"write {form.example}")  # fmt: skip
+    return list(call.parts)
 
 
-def _term(part: str, spec: str) -> Term:
-    text = part.strip()
-    weight, star, name = text.partition("*")
-    if not star:
-        weight, name = "1", text
-    if not name.strip():
-        raise FeedbackError(f"feedback {spec!r} has a term without a name; {HOW}")
-    try:
-        number = float(weight)
-    except ValueError:
-        raise FeedbackError(f"feedback {spec!r}: the weight {weight.strip()!r} is not a number; {HOW}") from None
-    if not math.isfinite(number) or number == 0:
-        raise FeedbackError(
-            f"feedback {spec!r}: the weight of {name.strip()} is {weight.strip()}; give a finite number but zero"
-        )
-    return Term(weight=number, name=name.strip())
+def _numbers_of(call: Call, form: _Form, name: str) -> dict[str, float]:
+    found = {}
+    for key, (low, high) in form.numbers.items():
+        if key in call.named:
+            number = as_number(call.named[key])
+            if number is None or not low <= number <= high:
+                raise FeedbackError(
+                    f"feedback {name!r}: {key} is {call.named[key]!r}; give a number from {low:g} to {high:g}"
+                )
+            found[key] = number
+    return found

@@ -1,4 +1,10 @@
-"""Feedback from a trained reward model: a language model with a scalar head, read after the last token."""
+"""Feedback from a trained reward model: a language model with a scalar head, read after the last token.
+
+    r(x, y) = s(x, y) - E[s(x, good response)]
+
+The mean is one number for all prompts, measured when the training ended, as Stiennon et al. 2020 and InstructGPT
+have it; texts that ask for E[r] = 0 at every prompt describe what nobody does.
+"""
 
 import torch
 from jaxtyping import Float
@@ -7,20 +13,24 @@ from torch import Tensor
 from sparring.core.errors import ModelError
 from sparring.data.batch import Batch
 from sparring.data.responses import Responses
-from sparring.models.scorers import load_scorer
+from sparring.models.scorers import load_level, load_scorer
 from sparring.models.signals import Network, score
 from sparring.models.trunk import Trunk
 
 
 class RewardModel:
-    """Scores by a frozen model whose tokenizer must be the policy's, since it reads the policy's tokens."""
+    """Scores by a frozen model whose tokenizer must be the policy's, since it reads the policy's tokens.
 
-    def __init__(self, network: Network, micro_tokens: int = 8192) -> None:
-        self.network, self.micro_tokens = network, micro_tokens
+    `mean` is the score that counts as 0.
+    """
+
+    def __init__(self, network: Network, mean: float = 0.0, micro_tokens: int = 8192) -> None:
+        self.network, self.mean, self.micro_tokens = network, mean, micro_tokens
 
     def score(self, responses: Responses) -> Float[Tensor, "B K"]:
         """Score each response, in the units of the model."""
-        return score_in_parts(self.network, responses.batch, self.micro_tokens)
+        scores = score_in_parts(self.network, responses.batch, self.micro_tokens)
+        return (scores - self.mean).where(responses.batch.exists, 0.0)
 
 
 def load_reward_model(path: str, policy: Trunk, *, device: str) -> RewardModel:
@@ -30,7 +40,7 @@ def load_reward_model(path: str, policy: Trunk, *, device: str) -> RewardModel:
         raise ModelError(
             f"{path}: its tokenizer is not the policy's, so it would read other words; train one from {policy.source}"
         )
-    return RewardModel(network)
+    return RewardModel(network, load_level(path))
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from sparring.core.metrics import METRICS
 from sparring.loops.job import Job
 
 
-def card(job: Job, figures: Mapping[str, float]) -> str:
-    """Write the model card: what was trained on what, by which equation, and the last figures."""
+def card(job: Job, figures: Mapping[str, float], level: str = "") -> str:
+    """Write the model card: what was trained on what, by which equation, where its scores stand, the last figures."""
     policy = f" (policy: {job.policy})" if job.policy else ""
     where = f", rows with {', '.join(job.where)}" if job.where else ""
     lines = [
@@ -26,6 +26,7 @@ def card(job: Job, figures: Mapping[str, float]) -> str:
         *([f"- pre-training text: `{job.pretrain}`"] if job.pretrain else []),
         *([f"- feedback: {', '.join(job.judges())}"] if job.feedback else []),
         f"- seed: {job.seed}",
+        *([f"- {level}"] if level else []),
         *([f"- command: `{job.command}`"] if job.command else []),
         "",
         "| last figure | value | meaning |",

@@ -117,7 +117,7 @@ def _answer(
     how = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature, top_k=settings.top_k)
     with machine.computing():
         rollout = sample(policy, [r.prompt for r in rows], settings.K, how, seed=seed, keys=keys)
-    return replace(rollout, batch=replace(rollout.batch, where=tuple(r.where for r in rows)))
+    return replace(rollout, batch=rollout.batch.answering(rows))
 
 
 def _known(

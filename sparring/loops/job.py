@@ -18,6 +18,7 @@ from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
     HindsightSettings,
+    MarginSettings,
     ModelSettings,
     NucleusSettings,
     OfflineSettings,
@@ -58,6 +59,7 @@ class Job:
     nucleus: NucleusSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
+    margin: MarginSettings | None = None
     hindsight: HindsightSettings | None = None
     selection: SelectionSettings | None = None
     rule: Any = None
@@ -110,7 +112,14 @@ class Job:
             self.mix,
             self.nucleus,
         ]
-        parts += [self.offline, self.discriminator, self.hindsight, self.model_settings, self.data_settings]
+        parts += [
+            self.offline,
+            self.discriminator,
+            self.margin,
+            self.hindsight,
+            self.model_settings,
+            self.data_settings,
+        ]
         parts += [self.optimizer, self.run_settings]
         return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
 

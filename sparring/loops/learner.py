@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparring.core.credit import normalise_batch
 from sparring.core.registry import needs
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch
 from sparring.loops.pretrain import Pretraining
-from sparring.loops.settings import OnlineSettings
+from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.models.machine import Machine
 from sparring.models.signals import Networks, compute
 from sparring.models.update import Updater
@@ -34,6 +35,7 @@ class Learner:
     updater: Updater
     machine: Machine
     settings: OnlineSettings
+    reward: RewardSettings
     micro_tokens: int
     pretraining: Pretraining | None = None
 
@@ -59,7 +61,10 @@ class Learner:
         names = needs(method.credit)
         mine = [{n: known[n][b].cpu() for n in names} for b in range(len(known["mask"]))]
         everyone = machine.join(mine)
-        given = method.credit(**{n: _stack([one[n] for one in everyone]) for n in names})
+        whole = {n: _stack([one[n] for one in everyone]) for n in names}
+        if self.reward.scores == "whitened":  # here alone, so that figures stay in the judge's units
+            whole["scores"] = normalise_batch(whole["scores"])
+        given = method.credit(**whole)
         width = known["mask"].shape[-1]
         return {n: v[machine.rank :: machine.world, ..., :width].to(machine.device) for n, v in given.items()}
 

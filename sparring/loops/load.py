@@ -9,6 +9,7 @@ from sparring.core.errors import DataError
 from sparring.core.records import Rating, Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
+from sparring.data.compare import VIEWS
 from sparring.data.formats import to_records
 from sparring.data.hindsight import cut_in_two, relabel
 from sparring.data.lessons import lessons
@@ -18,6 +19,7 @@ from sparring.data.tokens import prepare
 from sparring.feedback.combine import build
 from sparring.feedback.discriminator import Demonstrations, Discriminator
 from sparring.feedback.protocol import Feedback
+from sparring.feedback.ranker import is_ranker, load_ranker
 from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.loops.job import DEMONSTRATION, DISCRIMINATOR, Job
@@ -71,8 +73,10 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
     if job.negatives is not None:
         raw = read_rows(job.negatives, where=job.negatives_where)
         unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
-    first = _encode(train, job, trunk, say, "data")
-    second = _encode(held_out, job, trunk, say, "held-out data", start=len(first)) if held_out else []
+    shown = VIEWS[job.equation.view]
+    first = _encode(shown(train, job.seed, "train"), job, trunk, say, "data")
+    asked = shown(held_out, job.seed, "held out")
+    second = _encode(asked, job, trunk, say, "held-out data", start=len(first)) if asked else []
     pretrain = () if job.pretrain is None else _load_pretraining(job.pretrain, job, trunk, say)
     named = {r.where: r for r in (*train, *held_out)} if job.selection else {}
     return Data(train=first, held_out=second, unwanted=unwanted, pretrain=pretrain, records=named)
@@ -84,6 +88,8 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
     def find(name: str) -> Feedback:
         if name == DISCRIMINATOR:
             return make_discriminator(job, trunk, data, machine)
+        if is_ranker(name):
+            return load_ranker(name, trunk, device=str(machine.device))
         if Path(name).is_dir():
             return load_reward_model(name, trunk, device=str(machine.device))
         return load_rule(name)
@@ -139,7 +145,8 @@ def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list
 
 
 def _records(source: str, kind: str, job: Job) -> list[Record]:
-    return to_records(read_rows(source, where=job.where), kind, fields=job.fields)
+    rows = read_rows(source, where=job.where)
+    return to_records(rows, kind, fields=job.fields, margins=job.margin.margins if job.margin else "small")
 
 
 def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:

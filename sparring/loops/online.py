@@ -123,7 +123,7 @@ class _Loop:
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
         self.learner = Learner(
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
-            settings=job.settings, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
+            settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
         )  # fmt: skip
         self.how = Sampling(max_tokens=job.settings.max_tokens, temperature=job.settings.temperature)
 
@@ -170,7 +170,7 @@ class _Loop:
                 job.networks.policy, [r.prompt for r in rows], job.settings.K, self.how,
                 seed=job.settings.seed, keys=keys, masker=job.lagged.masker if job.lagged else None,
             )  # fmt: skip
-        return replace(rollout, batch=replace(rollout.batch, where=tuple(r.where for r in rows)))
+        return replace(rollout, batch=rollout.batch.answering(rows))
 
     def evaluate(self, number: int) -> dict[str, float]:
         """Score answers to held-out prompts; meaningless, and so left out, for a judge that moves."""
@@ -185,7 +185,8 @@ class _Loop:
                     job.networks.policy, [job.held_out[i].prompt for i in places], 1, self.how,
                     seed=derive(job.settings.seed, "evaluation"), keys=places,
                 )  # fmt: skip
-            scores = job.feedback.score(read_out(rollout.batch, job.networks.policy.trunk.tokenizer))
+            batch = rollout.batch.answering([job.held_out[i] for i in places])
+            scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
         top, bottom = job.machine.sum_tally(counted)["eval_score"]
         value = top / bottom

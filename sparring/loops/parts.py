@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparring.core.errors import SettingError, did_you_mean
-from sparring.core.registry import Recipe, Selection, knobs, needs
+from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
     HindsightSettings,
+    MarginSettings,
     ModelSettings,
     NucleusSettings,
     OfflineSettings,
@@ -47,6 +48,7 @@ def classes_of(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, 
     return {"equation": equation} | ALWAYS | loop | {
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if starts_with_sft else None,
+        "margin": MarginSettings if "margin" in welcomes(equation.loss) else None,
         "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
     }  # fmt: skip
 

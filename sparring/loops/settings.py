@@ -17,14 +17,14 @@ class ModelSettings:
     rank: int = knob(16, "rank of the LoRA adapters", within=(1, 1024))
     precision: str = knob(
         "auto",
-        "number format of the forward pass; auto measures which works and is fastest",
+        "number format of the forward pass; auto measures which is fastest",
         choices=("auto", "fp32", "bf16"),
     )
     device: str = knob(
         "auto", "where to compute: auto takes an accelerator if there is one", choices=("auto", "cpu", "cuda", "mps")
     )
     trust_remote_code: str = knob(
-        "no", "run code that comes with a model; say yes only to code that you have read", choices=("no", "yes")
+        "no", "run code that comes with a model; say yes only to what you have read", choices=("no", "yes")
     )
 
 
@@ -62,7 +62,7 @@ class OptimizerSettings:
     """How a gradient becomes a step."""
 
     lr: float = knob(0.0, "peak learning rate; 0 takes one that fits the size of the model", within=(0, 10))
-    warmup: float = knob(0.05, "share of the steps over which the learning rate rises from zero", within=(0, 1))
+    warmup: float = knob(0.05, "share of the steps in which the learning rate rises from zero", within=(0, 1))
     schedule: str = knob("cosine", "what the learning rate does after warm-up", choices=("cosine", "constant"))
     weight_decay: float = knob(0.0, "decoupled weight decay of AdamW", within=(0, 1))
     max_grad_norm: float = knob(1.0, "gradients longer than this are scaled down to it", above=0)
@@ -112,7 +112,7 @@ class OnlineSettings:
         "what to do when collapse is certain: warn, stop, or stop with the best checkpoint",
         choices=("warn", "stop", "rollback"),
     )
-    save_every: int = knob(10, "rounds between checkpoints and evaluations on held-out prompts", within=(1, 10_000_000))
+    save_every: int = knob(10, "rounds between checkpoints and evaluations on held-out data", within=(1, 10_000_000))
     keep_best: str = knob(
         "last",
         "which checkpoint becomes the model: the last, or the best by score on held-out prompts",
@@ -147,6 +147,11 @@ class SelectionSettings:
 class RewardSettings:
     """What is made of a score before the policy learns from it."""
 
+    scores: str = knob(
+        "given",
+        "scores as the judge gives them, or at mean 0 and spread 1 in each round",
+        choices=("given", "whitened"),
+    )
     unfinished: float = knob(
         0.0, "taken off the score of a response that was cut before it ended itself", within=(0, 1_000_000)
     )
@@ -189,15 +194,13 @@ class DiscriminatorSettings:
     reward: str = knob(
         "logit", "the score s as reward: s, sigmoid(s) - 1/2, or log sigmoid(s)", choices=("logit", "norm", "logsig")
     )
-    judge_lr: float = knob(
-        0.0, "learning rate of the judge; 0 takes half of what fits the size of the model", within=(0, 10)
-    )
+    judge_lr: float = knob(0.0, "learning rate of the judge; 0 takes half of what fits the model", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
     judge_batch: int = knob(16, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
     judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
     label_smoothing: float = knob(0.1, "how far the judge's targets stay from 0 and 1", within=(0, 0.49))
-    replay: float = knob(0.5, "share of the fakes in a judge update that come from earlier rounds", within=(0, 1))
+    replay: float = knob(0.5, "share of the fakes in a judge update that are of earlier rounds", within=(0, 1))
     judge_reads: str = knob(
         "mean",
         "what the judge's head reads: the mean over the response's tokens, or the last one",
@@ -217,6 +220,17 @@ class RecipeSettings:
         0.0, "epochs of supervised fine-tuning on the demonstrations before the first round", within=(0, 1000)
     )
     sft_lr: float = knob(0.0, "peak learning rate of that fine-tuning; 0 takes one that fits the model", within=(0, 10))
+
+
+@settings
+class MarginSettings:
+    """How a method that knows margins reads them."""
+
+    margins: str = knob(
+        "small",
+        "numbers for margins in words, significantly better to unsure: 1, 2/3, 1/3, 0 (small) or 3, 2, 1, 0 (large)",
+        choices=("small", "large"),
+    )
 
 
 @settings

@@ -1,6 +1,14 @@
-"""Scorers on disk: a body and a scalar head, as the sequence classifier that everybody loads."""
+"""Scorers on disk: a body and a scalar head, as the sequence classifier that everybody loads.
 
+A reward model learns only differences, so the level of its scores means nothing until it is fixed. `score.json`
+beside the weights holds the mean score of good responses, one number for all prompts, which is taken off whenever
+the model is used as feedback.
+"""
+
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +21,7 @@ from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
 
 READS = "sparring_reads"
+LEVEL = "score.json"
 
 
 def save_scorer(network: Network, folder: Path) -> None:
@@ -56,3 +65,25 @@ def load_scorer(path: str, *, device: str = "cpu") -> Network:
     trunk = Trunk(lm=scorer, tokenizer=tokenizer, source=path, base=folder)
     probe(trunk)
     return Network(trunk=trunk, head=head, reads=getattr(scorer.config, READS, "last"))
+
+
+def save_level(folder: Path, mean: float, said: dict[str, Any]) -> None:
+    """Write the score that counts as 0, and `said`, how it was measured, beside the weights."""
+    (folder / LEVEL).write_text(json.dumps({"mean": mean} | said, indent=1) + "\n")
+
+
+def load_level(path: str) -> float:
+    """Read the score that counts as 0; it is 0 for a scorer that has none of its own, such as a discriminator.
+
+    Raises ModelError when the file is damaged.
+    """
+    file = Path(resolve(path)) / LEVEL
+    if not file.is_file():
+        return 0.0
+    try:
+        mean = float(json.loads(file.read_text())["mean"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f'{file}: does not hold the mean score of the model; write {{"mean": 0.0}}') from error
+    if not math.isfinite(mean):
+        raise ModelError(f"{file}: the mean score is {mean}; a finite number is needed")
+    return mean
