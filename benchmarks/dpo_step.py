@@ -3,9 +3,10 @@
     python benchmarks/dpo_step.py            # everything; one thread, 32 bits, random weights
     python benchmarks/dpo_step.py step       # only the first table; also: pairs, sampler
 
-`step`: one step of DPO (K = 2) or listwise DPO: policy and reference forward, and backward. `plain` is a separate
-sequence for each response and its logits, as one writes it with transformers alone, logits of the prompt left out of
-the softmax; `dense` is a separate sequence too, its log-probabilities in chunks; `shared` computes the prompt once.
+`step`: one step of DPO (K = 2) or listwise DPO: policy and reference forward, and backward. `whole` is a separate
+sequence for each response and a softmax over all of its logits, as in the code of the DPO paper; `plain` the same
+without softmax over the prompt; `dense` a separate sequence too, with our log-probabilities in chunks; `shared`
+computes the prompt once.
 Time is the best of several interleaved runs, in CPU-seconds. Memory is the most that tensors held at once during one
 step, beyond the weights.
 
@@ -86,21 +87,22 @@ def loss_of(found: dict[str, torch.Tensor]) -> Loss:
     return (DPO() if found["mask"].shape[1] == 2 else ListwiseDPO()).loss(**found)
 
 
-def plain_step(networks: Networks, batch: Batch) -> None:
+def plain_step(networks: Networks, batch: Batch, *, whole: bool) -> None:
     """The same step with nothing but transformers; all prompts have one length here, and all responses."""
     assert networks.reference is not None
     networks.policy.trunk.lm.zero_grad()
-    own = plain_logps(networks.policy.trunk.lm, batch)
+    own = plain_logps(networks.policy.trunk.lm, batch, whole=whole)
     with torch.no_grad():
-        fixed = plain_logps(networks.reference.trunk.lm, batch)
+        fixed = plain_logps(networks.reference.trunk.lm, batch, whole=whole)
     loss_of({"token_logps": own, "ref_token_logps": fixed, "mask": batch.mask}).total.sum().backward()
 
 
-def plain_logps(lm: Any, batch: Batch) -> torch.Tensor:
+def plain_logps(lm: Any, batch: Batch, *, whole: bool) -> torch.Tensor:
     B, K, T = batch.mask.shape
     ids = torch.cat([batch.prompt_ids[:, None].expand(B, K, -1), batch.response_ids], -1).flatten(0, 1)
-    logits = lm(input_ids=ids, use_cache=False).logits[:, -T - 1 : -1]
-    return logits.log_softmax(-1).gather(-1, ids[:, -T:, None])[..., 0].unflatten(0, (B, K))
+    read = ids.shape[1] - 1 if whole else T
+    logits = lm(input_ids=ids, use_cache=False).logits[:, -read - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, ids[:, -read:, None])[:, -T:, 0].unflatten(0, (B, K))
 
 
 def one_step(networks: Networks, batch: Batch, *, shared: bool) -> None:
@@ -128,14 +130,15 @@ def best(runs: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
     return found
 
 
-def step_table() -> None:
+def step_table(sizes: tuple[int, ...] = (2, 4, 8)) -> None:
     networks = networks_of(SMALL)
     print(f"ranking step, {PROMPT}+{RESPONSE} tokens, vocabulary {VOCABULARY}, 7M parameters, 32 responses")
     print("  K  form    seconds  shared is    MB  shared is")
-    for K in (2, 4, 8):
+    for K in sizes:
         batch = rows(32 // K, K)
         runs: dict[str, Callable[[], object]] = {
-            "plain": partial(plain_step, networks, batch),
+            "whole": partial(plain_step, networks, batch, whole=True),
+            "plain": partial(plain_step, networks, batch, whole=False),
             "dense": partial(one_step, networks, batch, shared=False),
             "shared": partial(one_step, networks, batch, shared=True),
         }
