@@ -198,7 +198,7 @@ def test_a_rule_whose_records_the_policy_cannot_read_is_refused(monkeypatch):
         return Selected(records=tuple(demonstration(s, 0) for s in scored))
 
     monkeypatch.setattr(methods.find("sample_rank").rule, "select", imitate)
-    with pytest.raises(SettingError, match="selects demonstrations, but dpo learns from preferences"):
+    with pytest.raises(SettingError, match="selects demonstrations, but rso learns from preferences"):
         make_job("sample_rank", model="m", data="d.jsonl", run="r", feedback=LENGTH)
 
 

@@ -187,11 +187,11 @@ def test_methods_that_imitate_what_they_select_end_at_its_distribution(world, tm
     assert arms == pytest.approx([n / sum(counts[-1]) for n in counts[-1]], abs=0.04) and rest < 1e-3
 
 
-def test_pairs_of_own_samples_with_sure_labels_lead_dpo_to_the_optimum(world, tmp_path):
+def test_pairs_of_own_samples_with_sure_labels_lead_rso_to_the_optimum(world, tmp_path):
     # Whichever pairs are drawn, the label of each is that of Bradley and Terry, so nothing of it is left to chance.
     run, _ = select(
         world, tmp_path, "sample_rank", rows=ASKED, feedback=[reward], K=6, accepted=6, sampler="policy",
-        labels="soft", pairs="tournament", top_k=0, beta=BETA, batch=100,
+        labels="soft", pairs="tournament", top_k=0, gamma=BETA, batch=100,
     )  # fmt: skip
     arms, _ = policy(run)
     assert arms == pytest.approx(OPTIMUM, abs=0.01)

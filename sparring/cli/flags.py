@@ -14,6 +14,7 @@ from sparring.cli.parser import Parser, add_knob, one_of
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 from sparring.loops import settings
+from sparring.loops.parts import trains_scorer
 
 VALUES = (
     "method", "model", "data", "run", "eval_data", "feedback", "negatives", "pretrain", "fields", "where",
@@ -100,6 +101,8 @@ class Choice:
             shown += [("online", settings.OnlineSettings), ("reward", settings.RewardSettings)]
         else:
             shown.append(("offline", settings.OfflineSettings))
+        if trains_scorer(equation):
+            shown.append(("scorer", settings.ScorerSettings))
         if "margin" in welcomes(equation.loss):
             shown.append(("margins", settings.MarginSettings))
         if "other_token_logps" in needs(equation.loss):

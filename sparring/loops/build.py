@@ -9,7 +9,7 @@ from sparring.core.seeds import derive
 from sparring.loops.job import Job
 from sparring.loops.lag import Lagged
 from sparring.loops.learner import total_updates
-from sparring.loops.load import Data, load_feedback, trainable
+from sparring.loops.load import Data, head_rate, load_feedback, trainable
 from sparring.loops.offline import Offline, total_steps
 from sparring.loops.online import Online
 from sparring.loops.order import Order
@@ -29,7 +29,8 @@ def build_offline(job: Job, trunk: Trunk, data: Data, machine: Machine, *, start
     assert settings is not None
     names = [*needs(job.equation.loss), *welcomes(job.equation.loss)]
     if job.trains_scorer:
-        scorer = new_scorer(trunk, "default", derive(job.seed, "head"), copies=False)
+        reads = job.scorer.reads if job.scorer else "last"
+        scorer = new_scorer(trunk, "default", derive(job.seed, "head"), copies=False, reads=reads)
         networks = Networks(policy=Network(trunk=trunk), scorer=scorer)
         weights = trainable(scorer.trainable())
     else:
@@ -124,6 +125,7 @@ def _updater(job: Job, trunk: Trunk, weights: dict[str, torch.nn.Parameter], mac
     size = sum(p.numel() for p in trunk.lm.parameters())
     rate = o.lr or fitting_rate(size, is_adapter=trunk.adapter != "none")
     return Updater(
-        weights, machine, lr=rate, total=total, warmup=o.warmup, schedule=o.schedule,
+        weights, machine, lr=rate, head_rate=head_rate(job.scorer.reads) if job.scorer else 1.0,
+        total=total, warmup=o.warmup, schedule=o.schedule,
         weight_decay=o.weight_decay, max_grad_norm=o.max_grad_norm,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from sparring.loops.settings import (
     RecipeSettings,
     RewardSettings,
     RunSettings,
+    ScorerSettings,
     SelectionSettings,
 )
 
@@ -59,6 +60,7 @@ class Job:
     nucleus: NucleusSettings | None
     discriminator: DiscriminatorSettings | None
     recipe: RecipeSettings | None
+    scorer: ScorerSettings | None = None
     margin: MarginSettings | None = None
     hindsight: HindsightSettings | None = None
     selection: SelectionSettings | None = None
@@ -94,7 +96,7 @@ class Job:
     @property
     def trains_scorer(self) -> bool:
         """Whether what is trained gives scores (a reward model) and not text."""
-        return "scores" in needs(self.equation.loss) and "token_logps" not in needs(self.equation.loss)
+        return self.scorer is not None
 
     def judges(self) -> list[str]:
         """The feedback by name; a Python function goes by its own."""
@@ -115,6 +117,7 @@ class Job:
         parts += [
             self.offline,
             self.discriminator,
+            self.scorer,
             self.margin,
             self.hindsight,
             self.model_settings,

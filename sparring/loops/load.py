@@ -29,8 +29,8 @@ from sparring.models.signals import new_scorer
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
 
-# The judge's body is pre-trained and its head starts from zero. With one rate for both, 400 demonstrations and 80
-# updates left it guessing (docs/log.md).
+# A scorer's body is pre-trained, and a head that reads the mean state starts from zero. With one rate for both, 400
+# demonstrations and 80 updates left it guessing (docs/log.md).
 HEAD_RATE = 100.0
 
 Say = Callable[[str], None]
@@ -110,7 +110,7 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     updater = Updater(
         network.trainable(), machine, total=1,
         lr=settings.judge_lr or fitting_rate(size, is_adapter=trunk.adapter != "none") / 2,
-        head_rate=HEAD_RATE if settings.judge_reads == "mean" else 1.0,
+        head_rate=head_rate(settings.judge_reads),
     )  # fmt: skip
     return Discriminator(
         network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings,
@@ -127,6 +127,11 @@ def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row
     for sentence in truncation.sentences():
         say(f"pre-training text: {sentence}")
     return rows
+
+
+def head_rate(reads: str) -> float:
+    """How much faster a scalar head learns than its body, by what it reads."""
+    return HEAD_RATE if reads == "mean" else 1.0
 
 
 def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:

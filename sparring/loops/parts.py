@@ -19,6 +19,7 @@ from sparring.loops.settings import (
     RecipeSettings,
     RewardSettings,
     RunSettings,
+    ScorerSettings,
     SelectionSettings,
 )
 
@@ -48,9 +49,15 @@ def classes_of(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, 
     return {"equation": equation} | ALWAYS | loop | {
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if starts_with_sft else None,
+        "scorer": ScorerSettings if trains_scorer(equation) else None,
         "margin": MarginSettings if "margin" in welcomes(equation.loss) else None,
         "hindsight": HindsightSettings if "other_token_logps" in needs(equation.loss) else None,
     }  # fmt: skip
+
+
+def trains_scorer(equation: Any) -> bool:
+    """Whether what is trained gives scores (a reward model) and not text."""
+    return "scores" in needs(equation.loss) and "token_logps" not in needs(equation.loss)
 
 
 def sort_settings(method: str, given: Mapping[str, Any], classes: Mapping[str, type | None]) -> dict[str, Any]:

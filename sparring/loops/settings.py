@@ -223,6 +223,17 @@ class RecipeSettings:
 
 
 @settings
+class ScorerSettings:
+    """What a model that gives scores looks at."""
+
+    reads: str = knob(
+        "last",
+        "what the head reads: the last token (large models, much data), or the mean of all (small ones, few examples)",
+        choices=("last", "mean"),
+    )
+
+
+@settings
 class MarginSettings:
     """How a method that knows margins reads them."""
 

@@ -58,7 +58,7 @@ class Updater:
         self.weights = {n: p for n, p in weights.items() if p.requires_grad}
         self.machine, self.max_grad_norm = machine, max_grad_norm
         self._peak, self._total, self._warmup, self._schedule = lr, total, warmup, schedule
-        heads = {n for n in self.weights if n.startswith("head.")} if head_rate != 1 else set()
+        heads = {n for n in self.weights if n.startswith("head.") or ".head." in n} if head_rate != 1 else set()
         groups = [
             {"params": [p for n, p in self.weights.items() if (n in heads) is is_head], "rate": rate}
             for is_head, rate in ((False, 1.0), (True, head_rate))
