@@ -13,6 +13,9 @@ def sft(m, *, token_logps):
     return -sum(token_logps[0]), len(token_logps[0])
 
 
+joint_feedback = sft
+
+
 def dpo(m, *, token_logps, ref_token_logps, label=1.0):
     implied = [m.beta * (sum(token_logps[k]) - sum(ref_token_logps[k])) for k in (0, 1)]
     right = 1 / (1 + exp(implied[1] - implied[0]))

@@ -1,8 +1,10 @@
 import pytest
 
+from sparring.core.errors import DataError
 from sparring.core.records import Demonstration, Message, Preference, Prompt, Ranking, Rating
 from sparring.data.formats import recognise, to_records
 from sparring.data.read import RawRow
+from sparring.data.views import VIEWS
 
 USER, ASSISTANT = Message(role="user", content="Hi"), Message(role="assistant", content="Hello")
 TURN_USER, TURN_ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
@@ -175,3 +177,12 @@ def test_what_was_recognised_is_said_in_words():
     said = " ".join(known.sentences())
     assert "response = completion" in said and "Not used: label, id" in said and "--where label=" in said
     assert not recognise(rows[:1]).notes  # one label only: there is nothing to filter
+
+
+def test_a_verdict_stands_behind_every_marked_response():
+    good, bad = (Rating(prompt="p", response=r, rating=m, where="here") for r, m in ((" yes", 0.9), (" no", 0.5)))
+    shown = VIEWS["verdict"]([good, bad], 0, "train")
+    assert [r.response for r in shown] == [" yes\n[VERDICT] good", " no\n[VERDICT] bad"]
+    assert {r.prompt for r in shown} == {"p"} and {r.where for r in shown} == {"here"}
+    with pytest.raises(DataError, match="a prompt has no mark"):
+        VIEWS["verdict"]([Prompt(prompt="p", where="there")], 0, "train")

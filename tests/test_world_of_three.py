@@ -115,6 +115,17 @@ def test_hir_learns_from_good_and_bad_answers_alike_what_each_is_good_for(world,
     assert wrong == pytest.approx([0, 0.5, 0.5], abs=0.05)
 
 
+def test_joint_feedback_learns_answers_and_what_people_thought_of_them(world, tmp_path):
+    # An answer of one word and its verdict of two: "a good", "b bad", "c bad", with the words that this model knows.
+    rows = [{"prompt": "ask", "response": f" {arm}", "rating": int(arm == "a")} for arm in ("a", "a", "b", "c")]
+    run = learn(
+        world, tmp_path / "joint", "joint_feedback", data=write(tmp_path / "marks.jsonl", rows), batch=4, steps=100,
+        lr=0.02, eval_every=1000,
+    )  # fmt: skip
+    arms, rest = policy(run)
+    assert arms == pytest.approx([0.5, 0.25, 0.25], abs=1e-3) and rest < 1e-3
+
+
 def test_sft_ends_at_the_shares_of_the_demonstrations(world, tmp_path):
     rows = [{"prompt": "ask", "response": f" {arm}"} for arm, n in zip(ARMS, (1, 3, 6), strict=True) for _ in range(n)]
     run = learn(

@@ -38,8 +38,8 @@ def settings(cls: type[T]) -> type[T]:
 def method(name: str, *, data: str, view: str = "responses") -> Callable[[type], type]:
     """Register a method under the name it has on the command line and in the docs.
 
-    `view` says how it is shown its records: as prompts with their responses, or, where a model is to read two
-    responses at once, as questions which of them is better (`comparison`).
+    `view` says how it is shown its records: as prompts with their responses; where a model is to read two responses
+    at once, as questions which of them is better (`comparison`); or with their mark in words behind (`verdict`).
     """
 
     def register(cls: type) -> type:

@@ -4,7 +4,7 @@ A question is itself a preference, between two letters: the prompt holds both re
 chosen response is the letter of the better one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from sparring.core.errors import DataError
 from sparring.core.records import Preference, Record, Text
@@ -38,10 +38,3 @@ def _question(record: Record, *, is_flipped: bool) -> Preference:
         prompt=question(record.prompt, *pair), chosen=right, rejected=wrong, label=record.label, tag=record.tag,
         where=record.where,
     )  # fmt: skip
-
-
-VIEWS: Mapping[str, Callable[[Sequence[Record], int, str], Sequence[Record]]] = {
-    "responses": lambda records, seed, name: records,
-    "comparison": questions,
-}
-"""How a method is shown its records, by the word it registered with."""

@@ -9,13 +9,13 @@ from sparring.core.errors import DataError
 from sparring.core.records import Rating, Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
-from sparring.data.compare import VIEWS
 from sparring.data.formats import to_records
 from sparring.data.hindsight import cut_in_two, relabel
 from sparring.data.lessons import lessons
 from sparring.data.read import read_rows
 from sparring.data.split import shared_prompts, split
 from sparring.data.tokens import prepare
+from sparring.data.views import VIEWS
 from sparring.feedback.combine import build
 from sparring.feedback.discriminator import Demonstrations, Discriminator
 from sparring.feedback.protocol import Feedback

@@ -1,0 +1,13 @@
+"""How a method is shown its records, by the word that it registered with."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from sparring.core.records import Record
+from sparring.data.compare import questions
+from sparring.data.verdict import verdicts
+
+VIEWS: Mapping[str, Callable[[Sequence[Record], int, str], Sequence[Record]]] = {
+    "responses": lambda records, seed, name: records,
+    "comparison": questions,
+    "verdict": verdicts,
+}
