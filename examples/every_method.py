@@ -47,11 +47,15 @@ FROM_A_FILE = [
     Cell(method="sft", learns="rankings", name="sft (best of 4)"),
     *[Cell(method=m) for m in ("dpo", "ipo", "rso", "simpo", "orpo", "cpl", "cpl_kl")],
     Cell(method="kto", learns="marks"),
-    *[Cell(method=m) for m in ("listwise_dpo", "rrhf", "pro", "slic", "reward_model", "ranking_reward_model")],
+    *[Cell(method=m) for m in ("listwise_dpo", "rrhf", "pro", "slic")],
+    *[Cell(method=m) for m in ("reward_model", "ranking_reward_model")],
+    *[Cell(method=m, name=f"{m} (mean)", settings={"reads": "mean"}) for m in ("reward_model", "ranking_reward_model")],
 ]
 ROUNDS = {"rounds": 25, "batch": 8}
 FROM_SCORES = [Cell(method=m, learns="scores", settings=ROUNDS) for m in ("reinforce", "rloo", "grpo", "ppo")]
 SELECTING = [
+    Cell(method="best_of_n", learns="scores", settings={"K": 4, "batch": 16}),
+    Cell(method="rest", learns="scores", settings={"K": 8, "rounds": 2, "thresholds": "0.5,0.7", "batch": 16}),
     Cell(method="raft", learns="scores", settings={"rounds": 2, "K": 4, "batch": 16}),
     Cell(method="sample_rank", learns="scores", settings={"K": 8, "accepted": 4, "batch": 16}),
 ]
