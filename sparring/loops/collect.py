@@ -72,7 +72,7 @@ def collect(job: Job, data: Data, machine: Machine, model: str, number: int, *, 
 def measure(job: Job, data: Data, machine: Machine, model: str) -> dict[str, float]:
     """Score one answer of `model` to each held-out prompt; empty when there is none, or no judge.
 
-    Where an round takes only some of the prompts, no more of the held-out ones are answered.
+    Where a round takes only some of the prompts, no more of the held-out ones are answered.
     """
     settings = _settings(job)
     if not data.held_out or not job.feedback:
