@@ -64,4 +64,4 @@ def _cell(figure: dict[str, float | None] | None) -> str:
         return ""
     if figure["low"] is None:
         return f"{figure['mean']:.3f}"
-    return f"{figure['mean']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['mean']:.3f}\n[dim]{figure['low']:.3f} to {figure['high']:.3f}[/dim]"
