@@ -42,6 +42,10 @@ class Cell:
     def label(self) -> str:
         return self.name or self.method
 
+    @property
+    def folder(self) -> str:
+        return re.sub(r"[^a-z0-9_]+", "-", self.label).strip("-")
+
 
 FROM_A_FILE = [
     Cell(method="sft", learns="rankings", name="sft (best of 4)"),
@@ -63,6 +67,7 @@ OF_PAIRS = [
     Cell(method=m, learns="pairs") for m in ("sft", "dpo", "ipo", "rso", "simpo", "orpo", "cpl", "slic", "reward_model")
 ]
 TASKS = {"sentiment": FROM_A_FILE + FROM_SCORES + SELECTING, "dialogue": OF_PAIRS}
+LIMITS = {"sentiment": {"max_response": TOKENS}, "dialogue": {"max_response": 48, "max_prompt": 96}}
 FILE = {"epochs": 2.0, "batch": 16, "eval_every": 20, "keep_best": "last", "held_out": 0.0, "overflow": "cut"}
 
 
@@ -99,7 +104,7 @@ def run_cell(args: argparse.Namespace, seed: int, cell: Cell) -> None:
     import sparring
 
     home = Path(args.out) / args.task
-    run = home / f"seed-{seed}" / re.sub(r"[^a-z0-9_]+", "-", cell.label).strip("-")
+    run = home / f"seed-{seed}" / cell.folder
     if (place := run.with_suffix(".json")).exists():
         return
     start = args.model if args.task == "sentiment" else str(home / "start")
@@ -108,16 +113,20 @@ def run_cell(args: argparse.Namespace, seed: int, cell: Cell) -> None:
         more: dict[str, Any] = {"feedback": [gold], "settings": limits | cell.settings | {"seed": seed}}
         data = home / "prompts.jsonl"
     else:
-        longest = {"max_response": TOKENS} if args.task == "sentiment" else {"max_response": 48, "max_prompt": 96}
         once = {"epochs": 1.0} if args.task == "dialogue" else {}
-        more = {"settings": FILE | longest | once | cell.settings | {"seed": seed}}
+        more = {"settings": FILE | LIMITS[args.task] | once | cell.settings | {"seed": seed}}
         data = home / f"{cell.learns}.jsonl"
     sparring.train(cell.method, model=start, data=str(data), run=run, resume=True, quiet=True, **more)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     scores = [] if "reward_model" in cell.method or args.task == "dialogue" else [gold]
-    limits = {"max_response": TOKENS} if args.task == "sentiment" else {"max_response": 48, "max_prompt": 96}
     found = sparring.evaluate(
-        str(run), data=str(home / "held_out.jsonl"), max_tokens=TOKENS, feedback=scores, base=start, seed=seed, **limits
+        str(run),
+        data=str(home / "held_out.jsonl"),
+        max_tokens=TOKENS,
+        feedback=scores,
+        base=start,
+        seed=seed,
+        **LIMITS[args.task],
     )
     seconds = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
     place.write_text(json.dumps(found | {"seconds": {"mean": seconds}, "memory": {"mean": memory}}))
@@ -168,7 +177,7 @@ def make_pairs(args: argparse.Namespace) -> None:
         for name, split, count in (("pairs", "train", PAIRS), ("held_out", "test", PAIRS)):
             rows = [r.values for r in read_rows(source, where=[f"split={split}"])][:count]
             write(home / f"{name}.jsonl", [{n: r[n] for n in ("prompt", "chosen", "rejected")} for r in rows])
-    settings = FILE | {"epochs": 1.0, "max_response": 48, "max_prompt": 96}
+    settings = FILE | {"epochs": 1.0} | LIMITS["dialogue"]
     sparring.train(
         "sft", model=args.model, data=str(home / "pairs.jsonl"), run=home / "start", resume=True, settings=settings
     )
@@ -209,8 +218,7 @@ def table(args: argparse.Namespace) -> None:
         del columns["gold above the start"]
     lines = ["| method | seeds | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for cell in TASKS[args.task]:
-        slug = re.sub(r"[^a-z0-9_]+", "-", cell.label).strip("-")
-        cells = [load(p) for s in range(args.seeds) if (p := home / f"seed-{s}" / f"{slug}.json").exists()]
+        cells = [load(p) for s in range(args.seeds) if (p := home / f"seed-{s}" / f"{cell.folder}.json").exists()]
         row = []
         for title, key in columns.items():
             values = [c[key]["mean"] for c in cells if key in c]

@@ -1,8 +1,22 @@
-"""What losses over rankings share: who competes with whom, and what is left of a list after each draw."""
+"""What losses over pairs and rankings share: the odds of a choice, who competes with whom, what a draw costs."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from sparring.core.masked import places
+
+
+def bradley_terry(z: Float[Tensor, " B"], label: Float[Tensor, " B"] | float | None) -> Float[Tensor, " B"]:
+    """Give the loss, in nats, of a choice with log-odds z; `label` is how likely it was right, None for certain."""
+    p = 1.0 if label is None else label
+    return -p * logsigmoid(z) - (1 - p) * logsigmoid(-z)
+
+
+def marks_of(ratings: Float[Tensor, "B K"] | None, mask: Bool[Tensor, "B K T"]) -> Float[Tensor, "B K"]:
+    """Take the data's marks, or, where it gives none, the places of the responses."""
+    return places(mask) if ratings is None else ratings
 
 
 def draws(

@@ -17,6 +17,9 @@ class Message:
     content: str
 
 
+GOOD = 0.5
+"""A response whose mark is above this is a good one, for methods that know only good and bad."""
+
 Text = str | tuple[Message, ...]
 """A prompt: plain text, or the turns of a conversation that the tokenizer's chat template renders."""
 
@@ -84,6 +87,11 @@ class Rating:
     rating: float
     tag: str = ""
     where: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the mark is that of a good response."""
+        return self.rating > GOOD
 
     def responses(self) -> tuple[str, ...]:
         """The one response."""

@@ -14,12 +14,10 @@ from sparring.core.records import Message, Prompt, Rating, Text
 from sparring.core.seeds import rng
 from sparring.data.batch import Row
 
-GOOD = 0.5  # a mark above this is a good one
-
 
 def relabel(ratings: Sequence[Rating], good: str, bad: str) -> tuple[list[Rating], list[Prompt]]:
     """Put before each prompt the instruction that its response fulfilled; and, as other prompts, the opposite one."""
-    told = [(good, bad) if r.rating > GOOD else (bad, good) for r in ratings]
+    told = [(good, bad) if r.is_good else (bad, good) for r in ratings]
     pairs = list(zip(ratings, told, strict=True))
     own = [replace(r, prompt=instructed(r.prompt, fulfilled)) for r, (fulfilled, _) in pairs]
     return own, [Prompt(prompt=instructed(r.prompt, opposite), where=r.where) for r, (_, opposite) in pairs]

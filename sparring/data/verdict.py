@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from sparring.core.errors import DataError
 from sparring.core.records import Demonstration, Rating, Record
 
-GOOD = 0.5  # a mark above this is a good one
 TEMPLATE = "{response}\n[VERDICT] {word}"
 WORDS = ("bad", "good")
 
@@ -18,5 +17,5 @@ def verdicts(records: Sequence[Record], seed: int, name: str) -> list[Record]:
 def _with_verdict(record: Record) -> Demonstration:
     if not isinstance(record, Rating):
         raise DataError(f"{record.where}: a {record.kind} has no mark to put into words")
-    text = TEMPLATE.format(response=record.response, word=WORDS[record.rating > GOOD])
+    text = TEMPLATE.format(response=record.response, word=WORDS[record.is_good])
     return Demonstration(prompt=record.prompt, response=text, tag=record.tag, where=record.where)

@@ -5,7 +5,7 @@ method's own knobs, and those of `loops/settings.py` that the method has a use f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +49,22 @@ class Job:
     run: Path
     equation: Any
     kind: str
-    model_settings: ModelSettings
-    run_settings: RunSettings
-    data_settings: DataSettings
-    optimizer: OptimizerSettings
-    offline: OfflineSettings | None
+    rule: Any = None
+    recipe: RecipeSettings | None
+    selection: SelectionSettings | None = None
     online: OnlineSettings | None
     reward: RewardSettings | None
     mix: PretrainSettings | None
     nucleus: NucleusSettings | None
+    offline: OfflineSettings | None
     discriminator: DiscriminatorSettings | None
-    recipe: RecipeSettings | None
     scorer: ScorerSettings | None = None
     margin: MarginSettings | None = None
     hindsight: HindsightSettings | None = None
-    selection: SelectionSettings | None = None
-    rule: Any = None
+    model_settings: ModelSettings
+    data_settings: DataSettings
+    optimizer: OptimizerSettings
+    run_settings: RunSettings
     policy: str | None = None
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
@@ -104,27 +104,9 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
-        parts = [
-            self.equation,
-            self.rule,
-            self.recipe,
-            self.selection,
-            self.online,
-            self.reward,
-            self.mix,
-            self.nucleus,
-        ]
-        parts += [
-            self.offline,
-            self.discriminator,
-            self.scorer,
-            self.margin,
-            self.hindsight,
-            self.model_settings,
-            self.data_settings,
-        ]
-        parts += [self.optimizer, self.run_settings]
-        return {name: value for part in parts if part is not None for name, value in asdict(part).items()}
+        parts = [getattr(self, f.name) for f in fields(self)]
+        known = [part for part in parts if is_dataclass(part) and not isinstance(part, type)]
+        return {name: value for part in known for name, value in asdict(part).items()}
 
     def to_dict(self) -> dict[str, Any]:
         """What run.yaml holds of the job, ready to be read back."""

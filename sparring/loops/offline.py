@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sparring.core.loss import Loss, add, figures, tally
-from sparring.core.masked import masked_sum, places
-from sparring.core.rank import better
+from sparring.core.masked import masked_sum
+from sparring.core.rank import better, marks_of
 from sparring.core.registry import needs, welcomes
 from sparring.data.batch import Row, collate
 from sparring.loops.clock import Stopwatch
@@ -185,7 +185,9 @@ class _Loop:
             known["batch_kl"] = torch.full((len(rows),), batch_kl, device=batch.mask.device)
         asked = [n for n in self.names if n not in known]
         loss = self.job.method.loss(**known, **compute(asked, batch, self.job.networks))
-        return replace(loss, pairs=better(places(batch.mask) if batch.ratings is None else batch.ratings, batch.exists))
+        if loss.reward is None:
+            return loss
+        return replace(loss, pairs=better(marks_of(batch.ratings, batch.mask), batch.exists))
 
     @torch.no_grad()
     def _batch_kl(self, rows: Sequence[Row]) -> float | None:

@@ -17,10 +17,10 @@ rate 1e-6, its code at 5e-7; beta 0.1 is from both.
 
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from sparring.core.loss import Loss, per_prompt
 from sparring.core.masked import masked_sum
+from sparring.core.rank import bradley_terry
 from sparring.core.registry import knob, method
 
 
@@ -40,4 +40,4 @@ class DPO:
         z = reward[:, 0] - reward[:, 1]
         p = 1.0 if label is None else label
         q = (1 - self.label_smoothing) * p + self.label_smoothing * (1 - p)
-        return per_prompt(-q * logsigmoid(z) - (1 - q) * logsigmoid(-z), reward)
+        return per_prompt(bradley_terry(z, q), reward)

@@ -17,10 +17,10 @@ Source: Zhang et al. 2023, arXiv:2302.05206, section 4.
 
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from sparring.core.loss import Loss, per_prompt
 from sparring.core.masked import masked_mean, masked_sum
+from sparring.core.rank import bradley_terry
 from sparring.core.registry import knob, method
 
 OVER_TOKENS = {"sum": masked_sum, "mean": masked_mean}
@@ -41,6 +41,6 @@ class HIR:
         mask: Bool[Tensor, "B K T"],
     ) -> Loss:
         z = OVER_TOKENS[self.average](token_logps, mask) - OVER_TOKENS[self.average](other_token_logps, mask)
-        contrast = -(1 - self.smoothing) * logsigmoid(z) - self.smoothing * logsigmoid(-z)
+        contrast = bradley_terry(z[:, 0], 1 - self.smoothing)
         nll, entropy = -masked_mean(token_logps, mask), masked_mean(entropies, mask)
-        return per_prompt((nll + self.alpha * contrast - self.beta * entropy)[:, 0])
+        return per_prompt(nll[:, 0] + self.alpha * contrast - self.beta * entropy[:, 0])

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparring.core.loss import Loss, per_prompt
 from sparring.core.masked import masked_sum
+from sparring.core.records import GOOD
 from sparring.core.registry import knob, method
 
 
@@ -39,6 +40,6 @@ class KTO:
     ) -> Loss:
         ratio = masked_sum(token_logps - ref_token_logps, mask)[:, 0]
         gain = self.beta * (ratio - batch_kl)
-        good = ratings[:, 0] > 0.5
+        good = ratings[:, 0] > GOOD
         value = torch.where(good, self.good_weight * torch.sigmoid(-gain), self.bad_weight * torch.sigmoid(gain))
         return per_prompt(value, self.beta * ratio[:, None])

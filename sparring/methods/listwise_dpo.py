@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparring.core.loss import Loss, per_prompt
-from sparring.core.masked import exists, masked_sum, places
-from sparring.core.rank import draws
+from sparring.core.masked import exists, masked_sum
+from sparring.core.rank import draws, marks_of
 from sparring.core.registry import knob, method
 
 
@@ -38,7 +38,7 @@ class ListwiseDPO:
         mask: Bool[Tensor, "B K T"],
         ratings: Float[Tensor, "B K"] | None = None,
     ) -> Loss:
-        here, marks = exists(mask), places(mask) if ratings is None else ratings
+        here, marks = exists(mask), marks_of(ratings, mask)
         reward = self.beta * masked_sum(token_logps - ref_token_logps, mask)
         lost, counts = draws(reward, marks, here)
         if self.mode == "top_1":

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparring.core.loss import Loss, per_prompt
-from sparring.core.masked import exists, masked_mean, masked_sum, places
-from sparring.core.rank import better
+from sparring.core.masked import exists, masked_mean, masked_sum
+from sparring.core.rank import better, marks_of
 from sparring.core.registry import knob, method
 
 
@@ -37,7 +37,7 @@ class PRO:
         ratings: Float[Tensor, "B K"] | None = None,
     ) -> Loss:
         here, s = exists(mask), masked_mean(token_logps, mask)
-        marks = (places(mask) if ratings is None else ratings).to(s.dtype)
+        marks = marks_of(ratings, mask).to(s.dtype)
         worse = better(marks, here)
         gap = (marks[:, :, None] - marks[:, None, :]).where(worse, 0.0)
         if self.sharpness == "none":

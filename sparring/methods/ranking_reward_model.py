@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sparring.core.loss import Loss, per_prompt
-from sparring.core.masked import exists, places
-from sparring.core.rank import better, draws
+from sparring.core.masked import exists
+from sparring.core.rank import better, draws, marks_of
 from sparring.core.registry import knob, method
 
 
@@ -32,7 +32,7 @@ class RankingRewardModel:
         mask: Bool[Tensor, "B K T"],
         ratings: Float[Tensor, "B K"] | None = None,
     ) -> Loss:
-        here, marks = exists(mask), places(mask) if ratings is None else ratings
+        here, marks = exists(mask), marks_of(ratings, mask)
         if self.form == "pairs":
             pairs = better(marks, here)
             lost = -logsigmoid(scores[:, :, None] - scores[:, None, :]).where(pairs, 0.0).sum((-1, -2))

@@ -17,9 +17,9 @@ Eisenstein et al. 2023, arXiv:2312.09244, where c is 0.01.
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from sparring.core.loss import Loss, per_prompt
+from sparring.core.rank import bradley_terry
 from sparring.core.registry import knob, method
 
 
@@ -34,6 +34,5 @@ class RewardModel:
         label: Float[Tensor, " B"] | None = None,
     ) -> Loss:
         d = scores[:, 0] - scores[:, 1] - (0.0 if margin is None else margin)
-        p = 1.0 if label is None else label
-        choice = -p * logsigmoid(d) - (1 - p) * logsigmoid(-d)
+        choice = bradley_terry(d, label)
         return per_prompt(choice + self.centring * (scores[:, 0] + scores[:, 1]) ** 2, scores)

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparring.core.loss import Loss, per_prompt
-from sparring.core.masked import exists, masked_mean, masked_sum, places
-from sparring.core.rank import better
+from sparring.core.masked import exists, masked_mean, masked_sum
+from sparring.core.rank import better, marks_of
 from sparring.core.registry import knob, method
 
 
@@ -40,6 +40,6 @@ class RRHF:
         if self.by == "sum_over_padded":
             longest = mask.sum(-1).amax(-1)
             best, p = best / longest, total / longest[:, None]
-        pairs = better(places(mask) if ratings is None else ratings, exists(mask))
+        pairs = better(marks_of(ratings, mask), exists(mask))
         wrong = (p[:, None, :] - p[:, :, None]).clamp(min=0).where(pairs, 0.0).sum((-1, -2))
         return per_prompt(self.rank_weight * wrong - best, p)

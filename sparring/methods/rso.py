@@ -14,10 +14,10 @@ Source: Liu et al. 2023, arXiv:2309.06657, equations 8 to 10; gamma 0.05 is thei
 
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from sparring.core.loss import Loss, per_prompt
 from sparring.core.masked import masked_sum
+from sparring.core.rank import bradley_terry
 from sparring.core.registry import knob, method
 
 
@@ -35,7 +35,7 @@ class RSO:
     ) -> Loss:
         reward = self.gamma * masked_sum(token_logps - (0 if self.form == "hinge" else ref_token_logps), mask)
         z = reward[:, 0] - reward[:, 1]
-        p = 1.0 if label is None else label
         if self.form == "sigmoid_norm":
-            return per_prompt(-p * logsigmoid(z) - (1 - p) * logsigmoid(-z), reward)
+            return per_prompt(bradley_terry(z, label), reward)
+        p = 1.0 if label is None else label
         return per_prompt(p * (1 - z).clamp(min=0) + (1 - p) * (1 + z).clamp(min=0), reward)

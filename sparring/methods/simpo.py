@@ -15,10 +15,10 @@ Source: Meng et al. 2024, arXiv:2405.14734, equation 6.
 
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from sparring.core.loss import Loss, per_prompt
 from sparring.core.masked import masked_mean
+from sparring.core.rank import bradley_terry
 from sparring.core.registry import knob, method
 
 
@@ -35,5 +35,4 @@ class SimPO:
     ) -> Loss:
         reward = self.beta * masked_mean(token_logps, mask)
         z = reward[:, 0] - reward[:, 1] - self.gamma
-        p = 1.0 if label is None else label
-        return per_prompt(-p * logsigmoid(z) - (1 - p) * logsigmoid(-z), reward)
+        return per_prompt(bradley_terry(z, label), reward)

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparring.core.loss import Loss, per_prompt
-from sparring.core.masked import exists, masked_sum, places
-from sparring.core.rank import better
+from sparring.core.masked import exists, masked_sum
+from sparring.core.rank import better, marks_of
 from sparring.core.registry import knob, method
 
 
@@ -39,7 +39,7 @@ class SLiC:
         mask: Bool[Tensor, "B K T"],
         ratings: Float[Tensor, "B K"] | None = None,
     ) -> Loss:
-        here, marks, s = exists(mask), places(mask) if ratings is None else ratings, masked_sum(token_logps, mask)
+        here, marks, s = exists(mask), marks_of(ratings, mask), masked_sum(token_logps, mask)
         marks = marks.to(s.dtype)
         if self.form == "expected":
             calibration = -(s.masked_fill(~here, -torch.inf).softmax(-1) * marks.where(here, 0.0)).sum(-1)

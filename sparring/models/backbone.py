@@ -72,6 +72,7 @@ def load_trunk(
     if adapter == "qlora":
         settings |= {"quantization_config": _four_bit(), "device_map": {"": device}}
     lm = load_weights("AutoModelForCausalLM", base, path, settings)
+    _keep_gradients(lm)
     _check_fit(lm, tokenizer, path)
     if tuned and adapter == "none":
         lm = merged(lm, tuned)
@@ -173,6 +174,14 @@ def _four_bit() -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+
+
+def _keep_gradients(lm: Any) -> None:
+    """Forbid bitsandbytes its inference kernel: on a CPU with AVX512-BF16 it takes it for every layer in eval mode,
+    as ours always are (no dropout), and that kernel passes no gradient back to the adapters below."""
+    for module in lm.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _check_fit(lm: Any, tokenizer: Any, said: str) -> None:
