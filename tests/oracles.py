@@ -88,18 +88,24 @@ def rso(m, *, token_logps, ref_token_logps, label=1.0):
 
 
 def slic(m, *, token_logps, ratings):
+    return _calibration(m, token_logps, ratings) - m.nll_weight * sum(token_logps[0]), 1
+
+
+def slic_kl(m, *, token_logps, token_kls, ratings):
+    return _calibration(m, token_logps, ratings) + m.kl_weight * sum(token_kls[0]), 1
+
+
+def _calibration(m, token_logps, ratings):
     s = [sum(row) for row in token_logps]
     if m.form == "expected":
         p = [exp(x - max(s)) for x in s]
-        cost = -sum(a * b for a, b in zip(p, ratings, strict=True)) / sum(p)
-    else:
-        costs = []
-        for i in range(len(s)):
-            for j in range(i + 1, len(s)):
-                lead = {"rank": 1, "margin": ratings[i] - ratings[j], "list": j - i}[m.form]
-                costs.append(max(0, m.margin * lead - s[i] + s[j]))
-        cost = sum(costs) / len(costs)
-    return cost - m.nll_weight * s[0], 1
+        return -sum(a * b for a, b in zip(p, ratings, strict=True)) / sum(p)
+    costs = []
+    for i in range(len(s)):
+        for j in range(i + 1, len(s)):
+            lead = {"rank": 1, "margin": ratings[i] - ratings[j], "list": j - i}[m.form]
+            costs.append(max(0, m.margin * lead - s[i] + s[j]))
+    return sum(costs) / len(costs)
 
 
 def rrhf(m, *, token_logps, ratings):

@@ -244,6 +244,8 @@ def _offline_problem(job: Job) -> str:
         return f"keep_best eval_reward_accuracy needs responses to compare, and a {job.kind} has one; take eval_loss"
     if offline.reference == "stored" and "batch_kl" in needs(job.equation.loss):
         return "it measures the reference on other prompts' responses at every step; leave reference at live"
+    if offline.reference == "stored" and "token_kls" in needs(job.equation.loss):
+        return "it compares whole distributions, and only log-probabilities are stored; leave reference at live"
     return ""
 
 

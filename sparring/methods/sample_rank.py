@@ -34,7 +34,7 @@ from sparring.core.records import Preference, Record
 from sparring.core.registry import knob, selection
 from sparring.core.selection import Scored, Selected, preference, ranking
 
-PAIRS, LISTS = ("rso", "dpo", "ipo", "cpl_kl", "simpo", "orpo"), ("slic", "listwise_dpo", "rrhf", "pro")
+PAIRS, LISTS = ("rso", "dpo", "ipo", "cpl_kl", "simpo", "orpo"), ("slic", "slic_kl", "listwise_dpo", "rrhf", "pro")
 POLICIES = {name: {} for name in PAIRS + LISTS}
 SAMPLING = {"rounds": 1, "K": 64, "temperature": 0.7, "top_k": 40}
 
