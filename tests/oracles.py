@@ -289,14 +289,15 @@ def best_of_n(m, *, scored):
 
 
 def raft(m, *, scored, earlier):
-    pool = [s for part in earlier for s in part] + scored if m.memory == "all" else scored
+    before = [s | {"skip": s["joined"]} for part in earlier for s in part] if m.memory == "all" else []
+    pool = before + [s | {"skip": 0} for s in scored]
     rows = sorted({s["where"] for s in pool}) if m.scope == "prompt" else [None]
     kept = []
     for row in rows:
         found = []
         for s in pool:
             for k, text in enumerate(s["responses"]):
-                if row is None or s["where"] == row:
+                if k >= s["skip"] and (row is None or s["where"] == row):
                     found.append((s["scores"][k] - m.kl * (s["logps"][k] - s["ref_logps"][k]), s["where"], text))
         wanted = max(1, round(m.share * len(found)))
         kept += [(where, (text,)) for _, where, text in sorted(found, key=lambda f: -f[0])[:wanted]]
@@ -328,7 +329,7 @@ def rest(m, *, scored, number):
 def sample_rank(m, *, scored, random):
     found = []
     for s in scored:
-        r, left, kept = s["scores"], list(range(len(s["scores"]))), []
+        r, left, kept = s["scores"], list(range(s["joined"], len(s["scores"]))), []
         while m.sampler == "rejection" and len(kept) < m.accepted:
             top, again = max(r[k] for k in left), []
             for k in left:
@@ -339,7 +340,7 @@ def sample_rank(m, *, scored, random):
                 elif not accepted:
                     again.append(k)
             left = again
-        kept = kept or left[: m.accepted]
+        kept = list(range(s["joined"])) + (kept or left[: m.accepted])
         if m.pairs == "list":
             found.append((s["where"], tuple(s["responses"][k] for k in sorted(kept, key=lambda k: -r[k]))))
             continue

@@ -226,6 +226,8 @@ def _online_problem(job: Job) -> str:
 def _selection_problem(job: Job) -> str:
     selection = job.selection
     assert selection is not None
+    if selection.join == "data" and not job.feedback:
+        return "join data selects by score among samples and data, and this method has no judge; leave it at none"
     if selection.keep_best == "eval_score" and not job.feedback:
         return "keep_best eval_score needs a judge, and this method has none; leave it at last"
     if selection.keep_best == "eval_score" and not job.has_held_out:

@@ -38,11 +38,13 @@ class RAFT:
     memory: str = knob("none", "earlier rounds whose samples compete too", choices=("none", "all"))
 
     def select(self, scored: Sequence[Scored], earlier: Sequence[Sequence[Scored]]) -> Selected:
-        pool = [s for part in (earlier if self.memory == "all" else ()) for s in part] + list(scored)
+        before = [s for part in (earlier if self.memory == "all" else ()) for s in part]
+        # What the data itself says joins every round, so it is counted in this one only.
+        pool = [(s, k) for s in before for k in range(s.joined, len(s.responses))]
+        pool += [(s, k) for s in scored for k in range(len(s.responses))]
         groups: dict[str, list[tuple[Scored, int]]] = {}
-        for s in pool:
-            group = groups.setdefault(s.where if self.scope == "prompt" else "", [])
-            group.extend((s, k) for k in range(len(s.responses)))
+        for s, k in pool:
+            groups.setdefault(s.where if self.scope == "prompt" else "", []).append((s, k))
         return Selected(records=tuple(demonstration(s, k) for group in groups.values() for s, k in self._best(group)))
 
     def _best(self, group: list[tuple[Scored, int]]) -> list[tuple[Scored, int]]:
