@@ -13,7 +13,8 @@ the start in its place it is slic_kl.
 
 Papers and code differ: SLiC-HF's target of the NLL is the reference text or the best candidate, with little
 difference (here: the best); it gives no c, HALOs takes 0.1; RSO's authors leave it out. SLiC sums over pairs of a
-list; here the mean, so that c means the same for any K. d is 1 in SLiC-HF. TRL's `hinge` has a reference: see rso.
+list; here the mean, so that c means the same for any K. d is 1 in SLiC-HF. The `hinge` of TRL's DPO trainer has
+a reference: see rso.
 
 Source: Zhao et al. 2023, arXiv:2305.10425, equation 3; the other forms: Zhao et al. 2022, arXiv:2210.00045.
 """
