@@ -6,13 +6,14 @@ import shutil
 import signal
 
 import pytest
-import torch
 
 import sparring
+from sparring import methods
 from sparring.cli.main import main
-from sparring.core.errors import DataError, Interrupted, RunError, SettingError
+from sparring.core.errors import Interrupted, RunError, SettingError
 from sparring.core.metrics import METRICS
 from sparring.core.records import Demonstration, Message, Preference, Prompt, Ranking, Rating
+from sparring.core.registry import SELECTIONS
 from sparring.core.selection import Scored
 from sparring.data.formats import recognise, to_records
 from sparring.data.read import read_rows
@@ -20,10 +21,10 @@ from sparring.data.write import as_row
 from sparring.loops.collect import as_samples, from_samples
 from sparring.loops.job import make_job
 from sparring.loops.rounds import _without_empty
-from sparring.models.backbone import load_trunk
 from tests.small import quick, rows, same, weights, world, write
 
 LENGTH = ["length"]
+CERTAIN = {"rest": {"thresholds": "0.1"}}  # so that something is selected of any samples
 
 
 @pytest.fixture(scope="module")
@@ -139,73 +140,38 @@ def test_the_best_round_by_held_out_score_can_be_kept(tmp_path, capsys):
     assert best == 3 or f"the model is that of round {best}" in capsys.readouterr().err
 
 
-RANKED = [{"prompt": f"ba b{v}", "ranked": [" ga ge gi", " mu", " de di"][: 2 + i % 2]} for i, v in enumerate("aeiou")]
-
-
-@pytest.mark.parametrize("kind", ["ranking", "demonstration", "preference"])
-def test_the_data_joins_the_samples_and_is_scored_as_they_are(tmp_path, kind):
-    cut = {"ranking": 3, "preference": 2, "demonstration": 1}[kind]
-    names = {"ranking": ("ranked",), "preference": ("chosen", "rejected"), "demonstration": ("response",)}[kind]
-    given = {r["prompt"]: r["ranked"][:cut] for r in RANKED}
-    rows_of = [
-        {"prompt": p, **dict(zip(names, [y] if kind == "ranking" else y, strict=True))} for p, y in given.items()
-    ]
-    settings = {"pairs": "list", "sampler": "policy", "K": 2, "accepted": 2, "join": "data", "held_out": 0.2}
-    data = write(tmp_path / "data.jsonl", rows_of)
-    run = quick("sample_rank", tmp_path / "run", data=data, feedback=LENGTH, policy="rrhf", settings=settings)
-    found = lines(run / "rounds/01/samples.jsonl")
-    assert len(found) == 4
-    for s in found:
-        n = len(given[s["prompt"]])
-        assert s["joined"] == n and s["responses"][:n] == given[s["prompt"]] and len(s["responses"]) == n + 2
-        assert s["scores"] == [len(y.split()) for y in s["responses"]]
-        assert len(s["logps"]) == len(s["ref_logps"]) == n + 2 and s["logps"] == pytest.approx(s["ref_logps"], abs=1e-4)
-    second = lines(run / "rounds/02/samples.jsonl")
-    assert all(abs(a - b) > 1e-4 for s in second for a, b in zip(s["logps"], s["ref_logps"], strict=True))
-    ranked = {r["prompt"]: r for r in lines(run / "rounds/01/selected.jsonl")}
-    for s in found:
-        row = ranked[s["prompt"]]
-        assert sorted(row["ranked"]) == sorted(y for y in s["responses"] if y.strip())
-        assert row["scores"] == sorted(row["scores"], reverse=True)
-    shown = lines(run / "samples.jsonl")
-    assert len(shown) == 2 * 4 * 2, "what is shown as sampled are the samples"
-
-
-def test_the_log_probabilities_of_joined_responses_are_those_of_the_model_that_sampled(tmp_path):
-    data = write(tmp_path / "data.jsonl", [{"prompt": "ba", "response": " ga ge"}, {"prompt": "be", "response": " mu"}])
-    settings = {"join": "data", "held_out": 0.0, "temperature": 0.7, "thresholds": "0.1"}
-    run = quick("rest", tmp_path / "run", data=data, feedback=LENGTH, settings=settings)
-    trunk = load_trunk(str(run / "rounds/01/train"))
-    for s in lines(run / "rounds/02/samples.jsonl"):
-        prompt, whole = (trunk.tokenizer(text)["input_ids"] for text in (s["prompt"], s["prompt"] + s["responses"][0]))
-        whole = torch.tensor([[*whole, trunk.tokenizer.eos_token_id]])
-        logps = (trunk.lm(input_ids=whole).logits[0] / 0.7).log_softmax(-1)[len(prompt) - 1 : -1]
-        own = logps.gather(-1, whole[0, len(prompt) :, None]).sum().item()
-        assert s["joined"] == 1 and s["logps"][0] == pytest.approx(own, abs=1e-4)
-
-
-def test_a_run_that_joins_the_data_goes_on_exactly_where_a_kill_left_it(tmp_path):
-    settings = {"join": "data", "thresholds": "0.5,0.9"}
-    whole = quick("rest", tmp_path / "whole", feedback=LENGTH, settings=settings)
-    run = tmp_path / "run"
-    shutil.copytree(whole, run)
-    for name in ("model", "rounds/02", "rounds/01/train", "rounds/01/selected.jsonl", "rounds/01/figures.json"):
-        shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
-    assert_same(quick("rest", run, feedback=LENGTH, settings=settings, resume=True), whole)
-
-
-def test_a_file_of_prompts_alone_has_nothing_to_join(tmp_path):
-    data = write(tmp_path / "prompts.jsonl", [{"prompt": "ba"}, {"prompt": "be"}])
-    with pytest.raises(DataError, match=r"prompts.jsonl: join data scores the file's own responses, and it has none"):
-        quick("raft", tmp_path / "run", data=data, feedback=LENGTH, settings={"join": "data"})
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_empty_sample_does_not_cost_the_others_of_its_ranking():
     full = Ranking(prompt="p", ranked=(" a", " ", " b"), scores=(3.0, 2.0, 1.0))
     assert _without_empty(full) == Ranking(prompt="p", ranked=(" a", " b"), scores=(3.0, 1.0))
     alone = Ranking(prompt="p", ranked=(" a", ""), scores=(3.0, 2.0))
     assert _without_empty(alone) == alone, "one response is no ranking, so it is left to be counted and dropped"
+
+
+EVERY = [(name, policy) for name in SELECTIONS for policy in methods.find(name).policies]
+
+
+@pytest.mark.parametrize(("name", "policy"), EVERY)
+def test_every_selection_can_train_every_policy_that_it_names(name, policy):
+    job = make_job(
+        name, model="m", data="d", run="r", policy=policy, feedback=LENGTH[: methods.find(name).needs_feedback]
+    )
+    assert job.equation.name == policy and job.rule is not None
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_every_selection_leaves_the_stages_of_a_round_behind_it(tmp_path, name):
+    found = methods.find(name)
+    settings = {"rounds": 1, **({"accepted": 4} if name == "sample_rank" else {}), **CERTAIN.get(name, {})}
+    run = quick(name, tmp_path / "run", feedback=LENGTH[: found.needs_feedback], settings=settings)
+    place = run / "rounds/01"
+    made = {p.name for p in place.iterdir()}
+    assert made == {"samples.jsonl", "sampling.json", "selected.jsonl", "train", "figures.json"}
+    samples, kept = lines(place / "samples.jsonl"), read_rows(str(place / "selected.jsonl"))
+    kind = methods.get(found.policies[0]).data
+    known = [(s["prompt"], y) for s in samples for y in (*s["responses"], s.get("given"))]
+    for record in to_records(kept, kind):
+        assert all((record.prompt, y) in known for y in record.responses())
+    assert rows(run)[0].keys() <= METRICS.keys() and rows(run)[0]["kept"] == len(kept) > 0
 
 
 def test_spin_needs_no_judge_and_plays_against_the_round_before(tmp_path):
