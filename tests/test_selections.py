@@ -312,6 +312,13 @@ def test_pairs_are_disjoint_or_a_tournament_or_a_ranking():
     assert isinstance(ranked, Ranking) and list(ranked.scores) == sorted(ranked.scores, reverse=True)
 
 
+def test_raft_remembers_samples_but_counts_what_the_data_says_once():
+    before = [sampled(["data", "s1"], [9.0, 1.0], joined=1)]
+    now = [sampled(["data", "s2"], [9.0, 2.0], joined=1)]
+    texts = [r.response for r in ask(rule("raft", memory="all", share=0.67), now, [before]).records]
+    assert texts == ["data", "s2"]  # two of three
+
+
 def test_what_the_data_itself_says_is_always_compared_and_never_rejected():
     # 2 of the 6 responses are the data's own, and the worst: with beta 0 only the best sample is ever accepted at once
     pool = [sampled(["d1", "d2", "s1", "s2", "s3", "s4"], [-9.0, -8.0, 1.0, 2.0, 3.0, 4.0], joined=2)]
