@@ -88,18 +88,24 @@ def rso(m, *, token_logps, ref_token_logps, label=1.0):
 
 
 def slic(m, *, token_logps, ratings):
+    return _calibration(m, token_logps, ratings) - m.nll_weight * sum(token_logps[0]), 1
+
+
+def slic_kl(m, *, token_logps, token_kls, ratings):
+    return _calibration(m, token_logps, ratings) + m.kl_weight * sum(token_kls[0]), 1
+
+
+def _calibration(m, token_logps, ratings):
     s = [sum(row) for row in token_logps]
     if m.form == "expected":
         p = [exp(x - max(s)) for x in s]
-        cost = -sum(a * b for a, b in zip(p, ratings, strict=True)) / sum(p)
-    else:
-        costs = []
-        for i in range(len(s)):
-            for j in range(i + 1, len(s)):
-                lead = {"rank": 1, "margin": ratings[i] - ratings[j], "list": j - i}[m.form]
-                costs.append(max(0, m.margin * lead - s[i] + s[j]))
-        cost = sum(costs) / len(costs)
-    return cost - m.nll_weight * s[0], 1
+        return -sum(a * b for a, b in zip(p, ratings, strict=True)) / sum(p)
+    costs = []
+    for i in range(len(s)):
+        for j in range(i + 1, len(s)):
+            lead = {"rank": 1, "margin": ratings[i] - ratings[j], "list": j - i}[m.form]
+            costs.append(max(0, m.margin * lead - s[i] + s[j]))
+    return sum(costs) / len(costs)
 
 
 def rrhf(m, *, token_logps, ratings):
@@ -283,14 +289,15 @@ def best_of_n(m, *, scored):
 
 
 def raft(m, *, scored, earlier):
-    pool = [s for part in earlier for s in part] + scored if m.memory == "all" else scored
+    before = [s | {"skip": s["joined"]} for part in earlier for s in part] if m.memory == "all" else []
+    pool = before + [s | {"skip": 0} for s in scored]
     rows = sorted({s["where"] for s in pool}) if m.scope == "prompt" else [None]
     kept = []
     for row in rows:
         found = []
         for s in pool:
             for k, text in enumerate(s["responses"]):
-                if row is None or s["where"] == row:
+                if k >= s["skip"] and (row is None or s["where"] == row):
                     found.append((s["scores"][k] - m.kl * (s["logps"][k] - s["ref_logps"][k]), s["where"], text))
         wanted = max(1, round(m.share * len(found)))
         kept += [(where, (text,)) for _, where, text in sorted(found, key=lambda f: -f[0])[:wanted]]
@@ -322,7 +329,7 @@ def rest(m, *, scored, number):
 def sample_rank(m, *, scored, random):
     found = []
     for s in scored:
-        r, left, kept = s["scores"], list(range(len(s["scores"]))), []
+        r, left, kept = s["scores"], list(range(s["joined"], len(s["scores"]))), []
         while m.sampler == "rejection" and len(kept) < m.accepted:
             top, again = max(r[k] for k in left), []
             for k in left:
@@ -333,7 +340,7 @@ def sample_rank(m, *, scored, random):
                 elif not accepted:
                     again.append(k)
             left = again
-        kept = kept or left[: m.accepted]
+        kept = list(range(s["joined"])) + (kept or left[: m.accepted])
         if m.pairs == "list":
             found.append((s["where"], tuple(s["responses"][k] for k in sorted(kept, key=lambda k: -r[k]))))
             continue

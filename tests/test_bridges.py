@@ -303,7 +303,14 @@ def test_orpo_without_its_odds_ratio_is_fine_tuning_on_the_chosen_response():
     assert torch.allclose(totals("orpo", x, beta=0.0), sft.total / sft.weight)
 
 
-RANKINGS = ["listwise_dpo", "slic", "rrhf", "pro", "ranking_reward_model"]
+@pytest.mark.parametrize("form", ["rank", "margin", "list", "expected"])
+def test_slic_and_slic_kl_without_their_regularisers_are_one(form):
+    x = signals(get("slic_kl"))
+    y = {n: v for n, v in x.items() if n != "token_kls"}
+    assert torch.equal(totals("slic_kl", x, form=form, kl_weight=0.0), totals("slic", y, form=form, nll_weight=0.0))
+
+
+RANKINGS = ["listwise_dpo", "slic", "slic_kl", "rrhf", "pro", "ranking_reward_model"]
 
 
 @pytest.mark.parametrize("name", RANKINGS)

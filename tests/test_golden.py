@@ -141,6 +141,16 @@ def test_slic_by_margin_with_marks_one_apart_is_slic_by_rank():
     assert len(set(same.values())) == 1
 
 
+def test_slic_kl_pays_for_the_distance_along_the_best_response_only():
+    # the margin of 1 is reached, so only the KL is left: .25 (.3 + .1), and nothing pulls at the log-probabilities
+    mask = torch.ones(1, 2, 2, dtype=torch.bool)
+    x = {"token_logps": torch.tensor([[[-0.5, -0.5], [-1.0, -2.0]]]).double(), "mask": mask}
+    kls = torch.tensor([[[0.3, 0.1], [5.0, 7.0]]]).double()
+    loss, grads = gradient(get("slic_kl")(kl_weight=0.25), x | {"token_kls": kls})
+    assert loss.total.item() == pytest.approx(0.1)
+    assert grads["token_kls"].tolist() == [[[0.25, 0.25], [0.0, 0.0]]] and not grads["token_logps"].any()
+
+
 def test_cpl():
     # f = -1 and -1.5: log(1 + e^-.5), and with half the rejected log(1 + e^.25)
     x = one_token([-1.0, -1.5])

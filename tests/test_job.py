@@ -70,6 +70,7 @@ WRONG = [
     ("ppo", {"feedback": ["length"], "settings": {"keep_best": "eval_score", "held_out": 0.0}}, "held-out prompts"),
     ("sft", {"settings": {"patience": 1, "held_out": 0.0}}, "held-out records"),
     ("sft", {"settings": {"patience": 1, "keep_best": "last"}}, "keep_best"),
+    ("slic_kl", {"settings": {"reference": "stored"}}, "leave reference at live"),
     ("sft", {"settings": {"keep_best": "eval_reward_accuracy"}}, "take eval_loss"),
 ]
 

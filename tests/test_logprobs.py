@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparring.core.errors import SettingError
 from sparring.data.batch import Row, collate
 from sparring.models import logprobs
 from sparring.models.allowed import pack, unpack
@@ -51,6 +54,26 @@ def test_entropies_in_chunks_have_the_values_and_gradients_of_plain_ones(tempera
 
 def test_the_entropy_of_equally_likely_tokens_is_the_log_of_their_number():
     assert logprobs.entropies(torch.zeros(1, 8), torch.randn(32, 8), None).item() == pytest.approx(3.4657359)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_divergences_in_chunks_are_those_of_plain_floats_and_only_the_policy_has_a_gradient(temperature, monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK_NUMBERS", 16 * 5)  # 33 tokens of a vocabulary of 5 in three chunks
+    g = torch.Generator().manual_seed(0)
+    sizes = ((33, 8), (5, 8), (5,), (33, 6), (5, 6), (5,))  # the reference may have another width
+    leaves = [torch.randn(*size, generator=g).requires_grad_() for size in sizes]
+    mine = logprobs.divergences(*leaves, temperature=temperature)
+    logits = [((h @ w.T + b) / temperature) for h, w, b in (leaves[:3], leaves[3:])]
+    for n in range(33):
+        p, q = ([math.exp(x) for x in row[n].tolist()] for row in logits)
+        p, q = ([x / sum(row) for x in row] for row in (p, q))
+        assert mine[n].item() == pytest.approx(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)), abs=1e-5)
+    pull = torch.randn(33, generator=g)
+    theirs = torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x) for x in logits))
+    found = torch.autograd.grad((mine * pull).sum(), leaves, allow_unused=True)
+    assert found[3:] == (None, None, None)
+    for a, b in zip(found[:3], torch.autograd.grad((theirs * pull).sum(), leaves[:3]), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("N", [1, 33])
@@ -134,8 +157,8 @@ def test_the_logits_of_all_tokens_never_exist_forward_or_backward(monkeypatch):
     rows = [Row(prompt=(5, 6), responses=((7,) * 30, (8,) * 30)) for _ in range(4)]  # 240 response tokens
     networks = Networks(policy=Network(trunk=trunk), reference=Network(trunk=trunk.frozen_copy()))
     with Largest() as seen:
-        found = compute(["token_logps", "ref_token_logps"], collate(rows), networks)
-        (found["token_logps"] - found["ref_token_logps"]).sum().backward()
+        found = compute(["token_logps", "ref_token_logps", "token_kls"], collate(rows), networks)
+        (found["token_logps"] - found["ref_token_logps"] + found["token_kls"]).sum().backward()
     assert seen.numbers < 0.6 * 240 * nets.V  # the largest are now activations of the body: 4 rows of 62 tokens
 
 
@@ -154,3 +177,26 @@ def test_token_logps_of_a_batch_are_those_of_the_plain_model(name, tied, tempera
             wanted = (logits / temperature).log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
             torch.testing.assert_close(found[b, k, : len(response)], wanted, atol=1e-5, rtol=1e-5)
     assert not bool(found[~batch.mask].any())
+
+
+def test_token_kls_of_a_batch_are_those_of_two_plain_models():
+    trunk, start = nets.trunk("llama", seed=0), nets.trunk("llama", seed=1)
+    rows = nets.random_rows(2, B=3, K=2)
+    batch = collate(rows)
+    networks = Networks(policy=Network(trunk=trunk), reference=Network(trunk=start), temperature=0.8)
+    found = compute(["token_kls"], batch, networks)["token_kls"]
+    for b, row in enumerate(rows):
+        for k, response in enumerate(row.responses):
+            ids = torch.tensor([row.prompt + response])
+            p, q = (
+                (t.lm(input_ids=ids).logits[0, len(row.prompt) - 1 : -1] / 0.8).log_softmax(-1) for t in (trunk, start)
+            )
+            torch.testing.assert_close(found[b, k, : len(response)], (p.exp() * (p - q)).sum(-1), atol=1e-5, rtol=1e-5)
+    assert not bool(found[~batch.mask].any())
+
+
+@pytest.mark.parametrize(("name", "figure"), [("entropies", "entropy"), ("token_kls", "KL")])
+def test_a_figure_over_the_whole_vocabulary_needs_a_linear_head(name, figure):
+    network = Network(trunk=nets.trunk("gemma2"))
+    with pytest.raises(SettingError, match=f"the {figure} of this model's tokens"):
+        compute([name], nets.random_batch(0, B=1, K=1), Networks(policy=network, reference=network))

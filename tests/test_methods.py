@@ -1,12 +1,13 @@
 """Every registered method keeps every law and agrees with its oracle. A new method needs no new test code here."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from sparring.methods import load_all
+from sparring.methods import docstring, load_all, names
 from tests import laws, oracles
 
 METHODS = load_all()
@@ -37,6 +38,20 @@ def each_token(want, mask):
 def settings(name):
     """The method as it comes, and with each knob moved."""
     return [METHODS[name]()] + [moved for _, moved in laws.variants(METHODS[name]())]
+
+
+DIFFER = "rrhf pro slic rso sample_rank raft rest hir cpl dpo ipo ppo grpo reward_model ranking_reward_model".split()
+
+
+@pytest.mark.parametrize("name", DIFFER)
+def test_where_papers_and_code_differ_is_said_under_the_same_words_everywhere(name):
+    said = [part for part in docstring(name).split("\n\n") if part.startswith("Papers and code differ: ")]
+    assert len(said) == 1 and len(said[0].split()) > 15, "a paragraph that says which differ, and which we chose"
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_method_says_it_in_other_words(name):
+    assert not re.search(r"^Where .*differ", docstring(name), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -6,12 +6,12 @@ from sparring.core.loss import add
 from tests.small import machine
 
 
-def test_two_processes_make_the_weights_that_one_makes(tmp_path):
+def test_two_processes_make_the_weights_and_the_stages_that_one_makes(tmp_path):
     script = Path(__file__).parent / "two_processes.py"
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     apart = dict(line.split() for line in done.stdout.splitlines())
-    assert apart.keys() == {"sft", "rlgaf", "nlpo"}
+    assert apart.keys() == {"sft", "rlgaf", "nlpo", "sample_rank", "sample_rank:stages"}
     assert all(float(value) < 1e-5 for value in apart.values()), apart
 
 

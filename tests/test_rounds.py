@@ -8,19 +8,23 @@ import signal
 import pytest
 
 import sparring
+from sparring import methods
 from sparring.cli.main import main
 from sparring.core.errors import Interrupted, RunError, SettingError
 from sparring.core.metrics import METRICS
 from sparring.core.records import Demonstration, Message, Preference, Prompt, Ranking, Rating
+from sparring.core.registry import SELECTIONS
 from sparring.core.selection import Scored
 from sparring.data.formats import recognise, to_records
 from sparring.data.read import read_rows
 from sparring.data.write import as_row
 from sparring.loops.collect import as_samples, from_samples
 from sparring.loops.job import make_job
+from sparring.loops.rounds import _without_empty
 from tests.small import quick, rows, same, weights, world, write
 
 LENGTH = ["length"]
+CERTAIN = {"rest": {"thresholds": "0.1"}}  # so that something is selected of any samples
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,40 @@ def test_the_best_round_by_held_out_score_can_be_kept(tmp_path, capsys):
     assert best == 3 or f"the model is that of round {best}" in capsys.readouterr().err
 
 
+def test_an_empty_sample_does_not_cost_the_others_of_its_ranking():
+    full = Ranking(prompt="p", ranked=(" a", " ", " b"), scores=(3.0, 2.0, 1.0))
+    assert _without_empty(full) == Ranking(prompt="p", ranked=(" a", " b"), scores=(3.0, 1.0))
+    alone = Ranking(prompt="p", ranked=(" a", ""), scores=(3.0, 2.0))
+    assert _without_empty(alone) == alone, "one response is no ranking, so it is left to be counted and dropped"
+
+
+EVERY = [(name, policy) for name in SELECTIONS for policy in methods.find(name).policies]
+
+
+@pytest.mark.parametrize(("name", "policy"), EVERY)
+def test_every_selection_can_train_every_policy_that_it_names(name, policy):
+    job = make_job(
+        name, model="m", data="d", run="r", policy=policy, feedback=LENGTH[: methods.find(name).needs_feedback]
+    )
+    assert job.equation.name == policy and job.rule is not None
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_every_selection_leaves_the_stages_of_a_round_behind_it(tmp_path, name):
+    found = methods.find(name)
+    settings = {"rounds": 1, **({"accepted": 4} if name == "sample_rank" else {}), **CERTAIN.get(name, {})}
+    run = quick(name, tmp_path / "run", feedback=LENGTH[: found.needs_feedback], settings=settings)
+    place = run / "rounds/01"
+    made = {p.name for p in place.iterdir()}
+    assert made == {"samples.jsonl", "sampling.json", "selected.jsonl", "train", "figures.json"}
+    samples, kept = lines(place / "samples.jsonl"), read_rows(str(place / "selected.jsonl"))
+    kind = methods.get(found.policies[0]).data
+    known = [(s["prompt"], y) for s in samples for y in (*s["responses"], s.get("given"))]
+    for record in to_records(kept, kind):
+        assert all((record.prompt, y) in known for y in record.responses())
+    assert rows(run)[0].keys() <= METRICS.keys() and rows(run)[0]["kept"] == len(kept) > 0
+
+
 def test_spin_needs_no_judge_and_plays_against_the_round_before(tmp_path):
     run = quick("spin", tmp_path / "run", settings={"K": 1, "mix": "last"})
     first, second = (lines(run / "rounds" / n / "selected.jsonl") for n in ("01", "02"))
@@ -183,6 +221,7 @@ def test_a_cut_sample_is_not_taught_to_end_where_it_was_cut(tmp_path):
         ("sample_rank", {"feedback": LENGTH, "settings": {"K": 4}}, "sample_rank: accepted is 8, but only K 4"),
         ("raft", {"feedback": LENGTH, "settings": {"keep_best": "eval_score", "held_out": 0.0}}, "held-out prompts"),
         ("spin", {"settings": {"keep_best": "eval_score"}}, "needs a judge"),
+        ("spin", {"settings": {"join": "data"}}, "this method has no judge"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_sampled(method, more, words):
@@ -266,7 +305,7 @@ def test_a_record_that_was_written_reads_back_as_itself(tmp_path, record, prompt
 def test_samples_that_were_written_read_back_as_themselves():
     sample = Scored(
         prompt=TURNS, responses=(" a", ""), scores=(0.1, 1 / 3), logps=(-1.5, -0.1), ref_logps=(-2.0, -1e-9),
-        given=" g", where="file:1",
+        given=" g", joined=1, where="file:1",
     )  # fmt: skip
     for one in (sample, Scored(prompt="p", responses=(" a",), logps=(-1.0,), ref_logps=(-1.0,), where="f:2")):
         assert from_samples(json.loads(json.dumps(as_samples(one)))) == one

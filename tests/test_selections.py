@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,16 +105,19 @@ def test_law_every_knob_counts(name):
         seen.append(now)
 
 
+@pytest.mark.parametrize("joined", [0, 3])
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_selects_what_the_paper_does_at_any_setting_of_its_knobs(name, number):
-    plain, before = [vars(s) | {n: list(getattr(s, n)) for n in ("responses", "scores")} for s in SCORED], []
-    for part in EARLIER:
-        before.append([vars(s) | {n: list(getattr(s, n)) for n in ("responses", "scores")} for s in part])
+def test_selects_what_the_paper_does_at_any_setting_of_its_knobs(name, number, joined):
+    scored, *earlier = ([replace(s, joined=joined) for s in part] for part in (SCORED, *EARLIER))
+    plain, *before = (
+        [vars(s) | {n: list(getattr(s, n)) for n in ("responses", "scores")} for s in part]
+        for part in (scored, *earlier)
+    )
     for m in [rule(name), *(moved for _, moved in laws.variants(rule(name)))]:
         offered = {"scored": plain, "earlier": before, "number": number, "random": np.random.default_rng(5)}
         want = getattr(oracles, name)(m, **{n: offered[n] for n in needs(m.select)})
-        got = outcome(ask(m, SCORED, EARLIER, number, seed=5))
+        got = outcome(ask(m, scored, earlier, number, seed=5))
         assert [g[:2] for g in got] == [w[:2] for w in sorted(want)], m
         assert [x for g in got for x in g[2:]] == pytest.approx([x for w in sorted(want) for x in w[2:]])
 
@@ -306,6 +310,32 @@ def test_pairs_are_disjoint_or_a_tournament_or_a_ranking():
     assert len(set(losers)) == 6 and all(known[r.chosen] > known[r.rejected] for r in (*first, *cup))
     (ranked,) = ask(rule("sample_rank", pairs="list"), SCORED[:1]).records
     assert isinstance(ranked, Ranking) and list(ranked.scores) == sorted(ranked.scores, reverse=True)
+
+
+def test_raft_remembers_samples_but_counts_what_the_data_says_once():
+    before = [sampled(["data", "s1"], [9.0, 1.0], joined=1)]
+    now = [sampled(["data", "s2"], [9.0, 2.0], joined=1)]
+    texts = [r.response for r in ask(rule("raft", memory="all", share=0.67), now, [before]).records]
+    assert texts == ["data", "s2"]  # two of three
+
+
+def test_what_the_data_itself_says_is_always_compared_and_never_rejected():
+    # 2 of the 6 responses are the data's own, and the worst: with beta 0 only the best sample is ever accepted at once
+    pool = [sampled(["d1", "d2", "s1", "s2", "s3", "s4"], [-9.0, -8.0, 1.0, 2.0, 3.0, 4.0], joined=2)]
+    for sampler, own in (("rejection", ("s4", "s3")), ("policy", ("s2", "s1"))):
+        m = rule("sample_rank", pairs="list", sampler=sampler, accepted=2, sampling_beta=0.0)
+        (ranked,) = ask(m, pool).records
+        assert ranked.ranked == (*own, "d2", "d1")
+    with pytest.raises(SettingError, match="accepted is 5, but only K 4 are drawn"):
+        ask(rule("sample_rank", accepted=5), pool)
+
+
+def test_rest_scales_and_filters_the_data_with_the_samples():
+    # alone the samples 0 and 1 would be scaled to 0 and 1; beside a response of the data that scores 4, to 0 and 1/4
+    pool = [sampled(["data", "worse", "better"], [4.0, 0.0, 1.0], joined=1)]
+    texts = [r.response for r in ask(rule("rest", thresholds="0.2,0.5"), pool).records]
+    assert texts == ["data", "better"]
+    assert [r.response for r in ask(rule("rest", thresholds="0.2,0.5"), pool, number=1).records] == ["data"]
 
 
 def test_a_tie_is_left_out_or_said_to_be_one_and_equal_texts_are_no_pair():

@@ -92,6 +92,17 @@ def test_rankings_drawn_by_plackett_and_luce_lead_to_each_methods_own_end(world,
         assert arms == pytest.approx(end, abs=5e-3)
 
 
+def test_slic_kl_with_expected_marks_leads_to_the_optimum_of_the_reward_less_kl(world, tmp_path):
+    # All arms in one ranking: what C averages is the policy itself, so L = - E[reward] + beta KL(pi | pi_ref).
+    rows = [{"prompt": "ask", "ranked": [f" {arm}" for arm in ARMS], "scores": REWARD.tolist()}]
+    run = learn(
+        world, tmp_path / "run", "slic_kl", data=write(tmp_path / "ranking.jsonl", rows),
+        form="expected", kl_weight=BETA, batch=1, steps=100, lr=0.02, eval_every=1000,
+    )  # fmt: skip
+    arms, _ = policy(run)
+    assert arms == pytest.approx(OPTIMUM, abs=1e-3)
+
+
 def test_kto_leaves_nothing_of_an_arm_that_is_bad(world, tmp_path):
     rows = [{"prompt": "ask", "response": f" {arm}", "rating": int(arm != "c")} for arm in ARMS]
     run = learn(

@@ -1,10 +1,16 @@
-"""A script: train in one process and in two, and print how far the weights are apart. Used by test_processes.py."""
+"""A script: train in one process and in two, and print how far the weights are apart. Used by test_processes.py.
 
+Of a run that selects it also prints how far the files of its stages are apart.
+"""
+
+import json
+import math
 import os
 import socket
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -15,7 +21,7 @@ from safetensors.torch import load_file
 
 from sparring.loops.train import train
 from sparring.models.backbone import load_trunk
-from tests.small import model_and_data
+from tests.small import TIMING, model_and_data
 
 COMMON = {"lr": 1e-3, "precision": "fp32", "device": "cpu", "save_every": 2, "batch": 5}
 RUNS = {
@@ -25,7 +31,12 @@ RUNS = {
               "judge_warmup": 2, "judge_batch": 3, "judge_lr": 1e-3},
     "nlpo": {"rounds": 3, "K": 2, "max_tokens": 6, "watch": "warn", "minibatches": 5, "nucleus": 0.6,
              "nucleus_least": 1, "nucleus_every": 2, "pretrain_weight": 1.0, "pretrain_batch": 3},
+    # 7 prompts in a round, so the shares differ in size; chance decides which samples are compared with which.
+    "sample_rank": {"rounds": 2, "K": 4, "accepted": 3, "prompts": 7, "max_tokens": 6, "steps": 2, "temperature": 1.0,
+                    "pairs": "tournament", "join": "data"},
 }  # fmt: skip
+
+JUDGED = ("nlpo", "sample_rank")
 
 
 def work(world: Path, count: int) -> None:
@@ -33,9 +44,30 @@ def work(world: Path, count: int) -> None:
     for name, settings in RUNS.items():
         train(
             name, model=str(world / "model"), data=str(world / "texts.jsonl"), run=world / f"{name}-{count}",
-            settings=COMMON | settings, quiet=True, feedback=["length"] if name == "nlpo" else (),
+            settings=COMMON | settings, quiet=True, feedback=["length"] if name in JUDGED else (),
             pretrain=str(world / "texts.jsonl") if name == "nlpo" else None,
         )  # fmt: skip
+
+
+def stages_apart(one: Path, two: Path) -> float:
+    """The largest difference between numbers in the files of the rounds; infinite when anything else differs."""
+    files = [sorted(p.relative_to(run) for p in run.glob("rounds/*/*.json*")) for run in (one, two)]
+    if files[0] != files[1] or len(files[0]) < 8:  # samples, selected, sampling and figures of two rounds
+        return math.inf
+    return max(
+        _apart(*([json.loads(line) for line in (run / file).read_text().splitlines()] for run in (one, two)))
+        for file in files[0]
+    )
+
+
+def _apart(a: Any, b: Any) -> float:
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b)
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return max((_apart(a[k], b[k]) for k in a if k not in TIMING), default=0.0)
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return max(map(_apart, a, b), default=0.0)
+    return 0.0 if a == b else math.inf
 
 
 def main(place: str) -> None:
@@ -66,6 +98,8 @@ def main(place: str) -> None:
     for name in RUNS:
         one, two = (load_file(world / f"{name}-{count}" / "model" / "model.safetensors") for count in (1, 2))
         print(name, max(float((one[n] - two[n]).abs().max()) for n in one))
+        if (world / f"{name}-1" / "rounds").is_dir():
+            print(f"{name}:stages", stages_apart(world / f"{name}-1", world / f"{name}-2"))
 
 
 if __name__ == "__main__":

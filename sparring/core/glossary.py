@@ -31,6 +31,11 @@ SIGNALS = {
     "entropies": Signal(
         axes="B K T", unit="nats of entropy", meaning="entropy of the policy's distribution of each token"
     ),
+    "token_kls": Signal(
+        axes="B K T",
+        unit="nats of KL",
+        meaning="KL of the policy's distribution of each token from the frozen reference's, over the whole vocabulary",
+    ),
     "old_token_logps": Signal(axes="B K T", unit="nats", meaning="the same under the policy that sampled the response"),
     "advantages": Signal(axes="B K T", unit="reward", meaning="how much better than expected each token was"),
     "values": Signal(axes="B K T", unit="reward", meaning="predicted return from each token on, before it is chosen"),

@@ -16,6 +16,7 @@ class Scored:
 
     `logps` are sums over tokens, in nats, under the policy that sampled, `ref_logps` under the model that the run
     started from. `scores` is empty where nobody judged; `given` is the response that the data demonstrates, if any.
+    The first `joined` of the responses are no samples: they are the data's own, scored beside them.
     """
 
     prompt: Text
@@ -24,6 +25,7 @@ class Scored:
     ref_logps: tuple[float, ...]
     scores: tuple[float, ...] = ()
     given: str | None = None
+    joined: int = 0
     where: str = ""
 
 

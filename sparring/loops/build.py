@@ -17,7 +17,16 @@ from sparring.loops.pretrain import Pretraining
 from sparring.loops.progress import Progress
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference, cache_folder, store_reference
-from sparring.models.signals import Network, Networks, new_critic, new_masker, new_policy, new_reference, new_scorer
+from sparring.models.signals import (
+    Network,
+    Networks,
+    asks_for_reference,
+    new_critic,
+    new_masker,
+    new_policy,
+    new_reference,
+    new_scorer,
+)
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
 from sparring.rollout.nucleus import Masker
@@ -35,7 +44,7 @@ def build_offline(job: Job, trunk: Trunk, data: Data, machine: Machine, *, start
         weights = trainable(scorer.trainable())
     else:
         policy = new_policy(trunk, derive(job.seed, "adapter"))
-        reference = new_reference(policy) if "ref_token_logps" in names else None
+        reference = new_reference(policy) if asks_for_reference(names) else None
         networks = Networks(policy=policy, reference=reference)
         weights = trainable(policy.trainable())
     stored = None
@@ -56,7 +65,7 @@ def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online
     _rehearse(job, settings.K)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     policy = new_policy(trunk, derive(job.seed, "adapter"))
-    reference = new_reference(policy) if "ref_token_logps" in asked else None
+    reference = new_reference(policy) if asks_for_reference(asked) else None
     critic = new_critic(policy, derive(job.seed, "critic")) if "values" in asked else None
     feedback = load_feedback(job, trunk, data, machine)
     weights = trainable(policy.trainable(), *([] if critic is None else [_own(critic)]))

@@ -12,7 +12,7 @@ from sparring.core.masked import masked_sum
 from sparring.core.records import Demonstration
 from sparring.core.seeds import derive
 from sparring.core.selection import Scored
-from sparring.data.batch import Row
+from sparring.data.batch import Row, collate
 from sparring.data.responses import Responses, read_out
 from sparring.data.write import as_prompt, from_prompt
 from sparring.feedback.protocol import Feedback
@@ -60,8 +60,10 @@ def collect(job: Job, data: Data, machine: Machine, model: str, number: int, *, 
             rows = [data.train[place] for _, place in part]
             rollout = _answer(policy, rows, settings, machine, seed, [key for key, _ in part])
             responses = read_out(rollout.batch, policy.trunk.tokenizer)
-            known = _known(rollout, responses, feedback, networks, machine, job.optimizer.micro_tokens)
-            scored += _scored(rows, responses, known, data, is_judged=feedback is not None)
+            judge = _Judge(feedback=feedback, networks=networks, machine=machine, micro=job.optimizer.micro_tokens)
+            known = judge.known(responses, rollout.token_logps)
+            samples = _scored(rows, responses, known, data, is_judged=feedback is not None)
+            scored += _joined(samples, rows, judge, data) if settings.join == "data" else samples
             found += facts(rollout, known, known["scores"])
             bar.show(len(scored), {})
     figures = describe([f for one in machine.join(found) for f in one], 0.0)
@@ -99,7 +101,8 @@ def as_samples(scored: Scored) -> dict[str, Any]:
 def from_samples(row: Mapping[str, Any]) -> Scored:
     """Read what `as_samples` wrote."""
     lists = {n: tuple(row[n]) for n in ("responses", "logps", "ref_logps", "scores")}
-    return Scored(prompt=from_prompt(row["prompt"]), given=row.get("given"), where=row["where"], **lists)
+    more = {n: row[n] for n in ("given", "joined") if n in row}
+    return Scored(prompt=from_prompt(row["prompt"]), where=row["where"], **lists, **more)
 
 
 def _settings(job: Job) -> SelectionSettings:
@@ -120,26 +123,47 @@ def _answer(
     return replace(rollout, batch=rollout.batch.answering(rows))
 
 
-def _known(
-    rollout: Rollout,
-    responses: Responses,
-    feedback: Feedback | None,
-    networks: Networks,
-    machine: Machine,
-    micro_tokens: int,
-) -> dict[str, Tensor]:
-    """What is known of every response: its score, and its log-probabilities then and at the start of the run."""
-    batch = rollout.batch
-    scores = torch.zeros(batch.mask.shape[:2]) if feedback is None else feedback.score(responses).float()
-    if not bool(scores.isfinite().all()):
-        worst = [batch.where[b] for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
-        raise Diverged(f"the judge's scores are not finite; the prompts are {', '.join(worst)}")
-    ref = rollout.token_logps
-    if networks.reference is not None:
-        with machine.computing():
-            parts = [compute(["ref_token_logps"], batch.rows(*p), networks) for p in in_parts(batch, micro_tokens)]
-        ref = torch.cat([p["ref_token_logps"] for p in parts])
-    return {"scores": scores.to(machine.device), "old_token_logps": rollout.token_logps, "ref_token_logps": ref}
+@dataclass(frozen=True, kw_only=True)
+class _Judge:
+    """What tells everything that is known of a response."""
+
+    feedback: Feedback | None
+    networks: Networks
+    machine: Machine
+    micro: int
+
+    def known(self, responses: Responses, drawn_at: Tensor | None = None) -> dict[str, Tensor]:
+        """The score of each response, and its log-probabilities now and at the start of the run.
+
+        Those of a sample are known: it was `drawn_at` them.
+        """
+        batch = responses.batch
+        scores = torch.zeros(batch.mask.shape[:2]) if self.feedback is None else self.feedback.score(responses).float()
+        if not bool(scores.isfinite().all()):
+            worst = [batch.where[b] for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
+            raise Diverged(f"the judge's scores are not finite; the prompts are {', '.join(worst)}")
+        asked = [] if drawn_at is not None else ["old_token_logps"]
+        asked += [] if self.networks.reference is None else ["ref_token_logps"]
+        with torch.no_grad(), self.machine.computing():
+            parts = [compute(asked, batch.rows(*p), self.networks) for p in in_parts(batch, self.micro)]
+        found = {n: torch.cat([p[n] for p in parts]) for n in asked}
+        if drawn_at is not None:
+            found["old_token_logps"] = drawn_at
+        return {"scores": scores.to(self.machine.device), "ref_token_logps": found["old_token_logps"]} | found
+
+
+def _joined(samples: Sequence[Scored], rows: Sequence[Row], judge: _Judge, data: Data) -> list[Scored]:
+    """Put the data's own responses before the samples, scored and measured as these are."""
+    trunk = judge.networks.policy.trunk
+    responses = read_out(collate(rows).to(judge.machine.device), trunk.tokenizer)
+    known = judge.known(responses)
+    out = []
+    for own, drawn in zip(_scored(rows, responses, known, data, is_judged=True), samples, strict=True):
+        texts = data.records[drawn.where].responses()  # as they are written, not as they were encoded
+        n = len(texts)
+        more = {name: getattr(own, name)[:n] + getattr(drawn, name) for name in ("logps", "ref_logps", "scores")}
+        out.append(replace(drawn, responses=texts + drawn.responses, joined=n, **more))
+    return out
 
 
 def _scored(

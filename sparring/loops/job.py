@@ -226,6 +226,8 @@ def _online_problem(job: Job) -> str:
 def _selection_problem(job: Job) -> str:
     selection = job.selection
     assert selection is not None
+    if selection.join == "data" and not job.feedback:
+        return "join data selects by score among samples and data, and this method has no judge; leave it at none"
     if selection.keep_best == "eval_score" and not job.feedback:
         return "keep_best eval_score needs a judge, and this method has none; leave it at last"
     if selection.keep_best == "eval_score" and not job.has_held_out:
@@ -244,6 +246,8 @@ def _offline_problem(job: Job) -> str:
         return f"keep_best eval_reward_accuracy needs responses to compare, and a {job.kind} has one; take eval_loss"
     if offline.reference == "stored" and "batch_kl" in needs(job.equation.loss):
         return "it measures the reference on other prompts' responses at every step; leave reference at live"
+    if offline.reference == "stored" and "token_kls" in needs(job.equation.loss):
+        return "it compares whole distributions, and only log-probabilities are stored; leave reference at live"
     return ""
 
 

@@ -9,7 +9,7 @@ from sparring.core.errors import DataError
 from sparring.core.records import Rating, Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
-from sparring.data.formats import to_records
+from sparring.data.formats import recognise, to_records
 from sparring.data.hindsight import cut_in_two, relabel
 from sparring.data.lessons import lessons
 from sparring.data.read import read_rows
@@ -60,7 +60,7 @@ def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
 
 def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
     """Read, split, encode and check; everything that was cut or cannot teach is said in words."""
-    records = _records(job.data, job.kind, job)
+    records = _joinable(job) if job.selection and job.selection.join == "data" else _records(job.data, job.kind, job)
     if job.eval_data is not None:
         train, held_out = records, _records(job.eval_data, job.kind, job)
         if shared := shared_prompts(train, held_out):
@@ -152,6 +152,14 @@ def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list
 def _records(source: str, kind: str, job: Job) -> list[Record]:
     rows = read_rows(source, where=job.where)
     return to_records(rows, kind, fields=job.fields, margins=job.margin.margins if job.margin else "small")
+
+
+def _joinable(job: Job) -> list[Record]:
+    """Read prompts together with the responses that the file has to them, of whatever kind it is."""
+    kind = recognise(read_rows(job.data, where=job.where), fields=job.fields).kind
+    if kind == job.kind:
+        raise DataError(f"{job.data}: join data scores the file's own responses, and it has none; leave join at none")
+    return _records(job.data, kind, job)
 
 
 def _encode(records: Sequence[Record], job: Job, trunk: Trunk, say: Say, what: str, start: int = 0) -> list[Row]:

@@ -13,11 +13,13 @@ samples.jsonl of the run itself are put together from the rounds.
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import RunError
+from sparring.core.records import Ranking, Record
 from sparring.core.registry import needs
 from sparring.core.seeds import derive
 from sparring.core.selection import Scored, Selected
@@ -161,7 +163,7 @@ class Rounds:
         """Select for a round; returns also how many records cannot be learned from, for a response is empty."""
         scored, earlier = self._samples(self._sampled_in(number)), self._earlier(number)
         chosen = select(self.job.rule, scored, earlier, number=number - 1, seed=self.job.seed)
-        whole = tuple(r for r in chosen.records if all(text.strip() for text in r.responses()))
+        whole = tuple(r for r in map(_without_empty, chosen.records) if all(text.strip() for text in r.responses()))
         return Selected(records=whole, figures=chosen.figures), len(chosen.records) - len(whole)
 
     def _describe(self, number: int) -> dict[str, float]:
@@ -189,7 +191,8 @@ class Rounds:
     def _shown(self, number: int) -> Iterable[dict[str, Any]]:
         """The first samples of a round as the reports show them."""
         for s in map(from_samples, _read_rows(self.place(number) / "samples.jsonl", PROMPTS)):
-            for text, score in zip(s.responses, s.scores or (0.0,) * len(s.responses), strict=True):
+            shown = zip(s.responses, s.scores or (0.0,) * len(s.responses), strict=True)
+            for text, score in islice(shown, s.joined, None):
                 yield {CLOCK: number, "prompt": prompt_text(s.prompt), "response": text, "score": score}
 
     def _end_if_asked(self, number: int) -> None:
@@ -198,6 +201,14 @@ class Rounds:
 
     def _say(self, text: str) -> None:
         note(text, quiet=self.quiet)
+
+
+def _without_empty(record: Record) -> Record:
+    """Leave empty responses out of a ranking that has two others: they need not cost the others' lesson."""
+    if not isinstance(record, Ranking) or record.scores is None:
+        return record
+    kept = [(y, x) for y, x in zip(record.ranked, record.scores, strict=True) if y.strip()]
+    return replace(record, ranked=tuple(y for y, _ in kept), scores=tuple(x for _, x in kept)) if kept[1:] else record
 
 
 def _nothing(scored: Sequence[Scored]) -> str:

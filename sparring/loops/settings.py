@@ -129,6 +129,11 @@ class SelectionSettings:
     prompts: int = knob(0, "prompts that are sampled for in one round; 0 takes all", within=(0, 100_000_000))
     K: int = knob(8, "responses to each prompt", within=(1, 100_000))
     max_tokens: int = knob(64, "longest sampled response in tokens", within=(1, 1_000_000))
+    join: str = knob(
+        "none",
+        "responses that are scored and selected beside the samples: none, or those that the data has",
+        choices=("none", "data"),
+    )
     temperature: float = knob(1.0, "temperature of sampling; training knows none", above=0)
     top_k: int = knob(0, "sample among so many likeliest tokens; 0 among all", within=(0, 10_000_000))
     epochs: float = knob(1.0, "how often each selected record is seen in one round", above=0)

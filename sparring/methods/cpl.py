@@ -8,7 +8,7 @@ action. lam below 1 makes it conservative: lowering both log-probabilities by th
 so that likelihood stays with what was seen. bc above 0 adds imitation (CPL-BC). With a reference in f it is
 cpl_kl. p is the probability that the choice was right, 1 when not said.
 
-Where paper and code differ: the paper discounts by gamma, the code does not (1, the default here); the code's
+Papers and code differ: the paper discounts by gamma, the code does not (1, the default here); the code's
 actors are deterministic and use a squared distance as log-probability, which has no counterpart here. Sums favour
 short responses: the paper compares segments of one length.
 

@@ -11,8 +11,10 @@ equation 7); e is the label smoothing of the paper's code.
 Only the difference counts: the chosen log-probability often falls, the rejected one faster. That is
 the method and no fault. Where labels are certain (p = 1, e = 0) nothing bounds z but early stopping.
 
-Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7. The paper trains with RMSprop at learning
-rate 1e-6, its code at 5e-7; beta 0.1 is from both.
+Papers and code differ: the paper trains with RMSprop at learning rate 1e-6, its code at 5e-7; here it is AdamW,
+at a rate that fits the size of the model. beta 0.1 is from both.
+
+Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7.
 """
 
 from jaxtyping import Bool, Float

@@ -21,8 +21,8 @@ KL(pi | pi_ref), and the end pi_ref exp(c score / kl). The plain log-ratio (k1) 
 derivative is 1, which has mean zero over samples, so it holds nothing back. That is derived here; the
 tests check each of these ends.
 
-The standard deviation is the population's (TRL: unbiased, plus 1e-4); equal scores teach nothing. kl is
-the paper's; clip 0.2 is TRL's, for the paper does not say.
+Papers and code differ: the standard deviation is the population's (TRL: unbiased, plus 1e-4); equal scores teach
+nothing. kl is the paper's; clip 0.2 is TRL's, for the paper does not say.
 
 Source: Shao et al. 2024, arXiv:2402.03300, equations 3 and 4.
 """

@@ -8,9 +8,11 @@ same with the opposite one, H the mean entropy of the tokens. Responses are rela
 when the file is read; some may be cut in two, so that the end is learnt after its beginning. NLL is the mean
 over tokens. At test time always give the instruction for a right answer.
 
-Where paper and code differ: the paper's contrast runs over all prompts of the batch with sums P (`sum`); the
-authors' code contrasts with the opposite instruction only, with means P (`mean`) and a smoothing e of 0.2,
-which also softens its NLL. Here it is the opposite instruction with either. Defaults are the code's.
+Papers and code differ: the paper's contrast runs over the prompts of the whole batch with sums P (`sum`); the
+authors' code contrasts with the opposite instruction only, with means P (`mean`) and a smoothing e of 0.2, which also
+softens its NLL. Here it is the opposite instruction with either; defaults are the code's. The whole batch is not
+offered: it asks for every response after every prompt, and a loss would depend on who else is in its batch and how
+the batch is cut into parts; an answer that is right for two queries would count as wrong (docs/log.md).
 
 Source: Zhang et al. 2023, arXiv:2302.05206, section 4.
 """

@@ -6,7 +6,7 @@ y0 is the chosen response and y1 the rejected one. dpo pushes z on for ever wher
 here the gap itself is regressed on 1/(2 beta), so beta holds the policy whatever the labels. When a pair
 occurs both ways, z ends at (2p - 1) / (2 beta), p being how often y0 was the chosen one.
 
-Where implementations differ: the authors take sums over tokens (`sum`); TRL divides each response's
+Papers and code differ: the authors take sums over tokens (`sum`); TRL divides each response's
 log-ratio by its length first (`mean`), so that beta means the same for short texts and long ones.
 
 Source: Azar et al. 2023, arXiv:2310.12036, equation 17.

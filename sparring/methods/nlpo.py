@@ -16,7 +16,7 @@ The model that is kept is the whole policy, and held-out prompts are answered wi
 user's own is the nearest thing to the masked one. Any other method that learns from its own samples takes the same
 settings.
 
-Where implementations differ: the KL is taken of the policy that samples, so masked; RL4LMs takes that of the
+Papers and code differ: the KL is taken of the policy that samples, so masked; RL4LMs takes that of the
 whole one, which differs by a number that no single token can change. RL4LMs adapts
 its KL price to a target per token; here it stays at its 0.1 unless --kl-target is given. Share 0.9, at
 least 100 tokens and 5 rounds are RL4LMs' settings for IMDB.

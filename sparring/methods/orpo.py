@@ -7,7 +7,7 @@ y0 is the chosen response and y1 the rejected one, |y| the number of tokens; no 
 work of fine-tuning and of preference learning. As s nears 0 the odds have no bound, so e^s is kept below 1 by
 a rounding's worth.
 
-Where implementations differ: the first term is here the mean over the response's tokens, as the paper writes
+Papers and code differ: the first term is here the mean over the response's tokens, as the paper writes
 it; the authors' and TRL's code average over all tokens of the batch, those of prompts included (the authors'
 can leave them out), so long texts weigh more there. The paper calls the weight lambda, TRL beta.
 

@@ -14,10 +14,12 @@ The clip (c) is one-sided on purpose: once a token has moved far enough in the d
 its gradient is zero, but a move in the wrong direction is never cut off. It bounds the gain, not the
 gradient and not the KL.
 
-Where implementations differ: the value clip (vc) is not in the paper and is in everybody's code.
+Papers and code differ: the value clip (vc) is not in the paper and is in everybody's code.
 OpenAI averages over a fixed length, padding included; here only response tokens count. Whitening uses
 the population variance over response tokens (TRL: the unbiased one; OpenAI: padding included). OpenAI whitens
-rewards for its stylistic tasks, AlpacaFarm always, TRL on request. Entropy is not paid for.
+rewards for its stylistic tasks, AlpacaFarm always, TRL on request. Entropy is not paid for. The price of
+a token is its plain log-ratio, which may be negative; AlpacaFarm clamps it at 0. With --kl-target the price
+adapts by a tenth a round, as papers have it, or by the responses of a round over --kl-horizon, as OpenAI's code does.
 Defaults are those of Stiennon et al. 2020 (arXiv:2009.01325) and OpenAI's code: kl 0.05, gamma 1,
 lambda 0.95, both clips 0.2, value weight 0.1.
 

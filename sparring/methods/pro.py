@@ -7,7 +7,7 @@
 let a near tie count for little; `none` sets all of them to 1, as in the thesis proposal that this follows,
 which makes it the Plackett-Luce likelihood of the order under s. Responses with equal marks are not compared.
 
-Where paper and code differ: the paper divides by 1/T, the same thing; the authors' code adds 1e-10 inside a plain
+Papers and code differ: the paper divides by 1/T, the same thing; the authors' code adds 1e-10 inside a plain
 log of exps, which overflows when marks are raw logits; here it is a log-sum-exp. With temperatures the loss is
 not blind to a constant added to every s, and a near tie costs much while it teaches little. Without labels
 that contradict each other nothing bounds the order; the NLL carries the rest. b 0.05 is the code's.

@@ -18,7 +18,10 @@ What is kept is a share of the samples, the one best of them when the share is 0
                     earlier rounds after using only the last one had made it forget
 
 An earlier sample keeps the log-probabilities it was drawn at. Responses to one prompt are told by the row of
-the data, not by its text. Where the code differs: it also trains on the prompt; here, as everywhere, only on responses.
+the data, not by its text.
+
+Papers and code differ: the paper keeps the best response to each prompt (scope prompt, the default here), its code the
+best fifth of all samples (scope all). The code also trains on the prompt; here, as everywhere, only on responses.
 
 Source: Dong et al. 2023, arXiv:2304.06767, algorithm 1; Touvron et al. 2023, arXiv:2307.09288, section 3.2.3.
 The paper has 2048 prompts and K 32; K 8 is in its ablation and in its code.
@@ -38,11 +41,13 @@ class RAFT:
     memory: str = knob("none", "earlier rounds whose samples compete too", choices=("none", "all"))
 
     def select(self, scored: Sequence[Scored], earlier: Sequence[Sequence[Scored]]) -> Selected:
-        pool = [s for part in (earlier if self.memory == "all" else ()) for s in part] + list(scored)
+        before = [s for part in (earlier if self.memory == "all" else ()) for s in part]
+        # What the data itself says joins every round, so it is counted in this one only.
+        pool = [(s, k) for s in before for k in range(s.joined, len(s.responses))]
+        pool += [(s, k) for s in scored for k in range(len(s.responses))]
         groups: dict[str, list[tuple[Scored, int]]] = {}
-        for s in pool:
-            group = groups.setdefault(s.where if self.scope == "prompt" else "", [])
-            group.extend((s, k) for k in range(len(s.responses)))
+        for s, k in pool:
+            groups.setdefault(s.where if self.scope == "prompt" else "", []).append((s, k))
         return Selected(records=tuple(demonstration(s, k) for group in groups.values() for s, k in self._best(group)))
 
     def _best(self, group: list[tuple[Scored, int]]) -> list[tuple[Scored, int]]:

@@ -9,6 +9,9 @@ shuffled into separate pairs, the same data overfits within an epoch. It average
 Plackett-Luce, which asks for first place, then for second among the rest. `top_1` is the choice of the best
 of a few (Ziegler: four). Equal marks are not ordered. With two responses all three are reward_model.
 
+Papers and code differ: the score is read at the last token of the response, as in reward_model, where it is said which
+others are read elsewhere. Pairs of equals are dropped, as InstructGPT drops them.
+
 Source: Ouyang et al. 2022, arXiv:2203.02155, equation 1; top_1: Ziegler et al. 2019, arXiv:1909.08593, equation 1.
 """
 

@@ -12,8 +12,8 @@ response up, good or bad, and the variance is high.
 There is no importance ratio: the gradient is right for one update on each round of samples. To make
 several updates from the same samples use ppo.
 
-Where it differs from the paper: the sum is divided by the number of tokens in the batch, not by the
-number of responses. The direction is the same, and learning rates carry over to ppo and rloo. The
+Papers and code differ: papers divide the sum by the number of responses; here it is divided by the number of
+tokens in the batch. The direction is the same, and learning rates carry over to ppo and rloo. The
 RLAIF paper learns its baseline with a value network and scales the score by (1 - kl): that is
 reinforce_value. kl 0.05 is theirs.
 

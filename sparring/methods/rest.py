@@ -13,9 +13,12 @@ A step keeps, in a table, the policy restricted to what exceeds the threshold; h
 the first one is not below the mean R of the grow step, a better policy is certain. A threshold that nothing exceeds
 trains nothing, which is said. The judge's mistakes are kept too: in the paper's human study one grow step was best.
 
-Where it differs from the paper: its data joins the samples of every grow step, here only samples count; the
-learning rate of later improve steps is not lowered. How rewards come to 0 ... 1 the paper leaves to the
-judge; min and max are ours. The quantile with "reached" is trlx's (which also drops duplicates).
+With `join data` the responses of the data are part of every grow step, as in the paper: scored and scaled with the
+samples, and imitated where they exceed the threshold. Files of prompts alone have none, so it is not the default.
+
+Papers and code differ: the paper has one threshold for all samples, strictly exceeded (the default here), trlx a
+quantile for each prompt, which may be reached, and drops duplicates, which stay here. The paper lowers the learning
+rate of later improve steps, here it stays; how rewards come to 0 ... 1 it leaves to the judge; min and max are ours.
 
 Source: Gulcehre et al. 2023, arXiv:2308.08998, algorithm 1; thresholds from its section 4.
 """

@@ -7,6 +7,11 @@ one was rated better, 0 when the data does not say; p is the probability that th
 when the data does not say. Only differences are learned, so the level of the scores is free: c pulls
 it to 0. At c = 0 subtract the mean score of reference responses before using the scores elsewhere.
 
+Papers and code differ: the score is read at the last token of the response, its end-of-text token if it has one
+(--reads mean: over all its tokens); OpenAI's code reads the last place of a fixed length, most others the first
+end-of-text token. The further loss by which Llama 2's safety model tells safe from unsafe is described there
+without an equation and left out.
+
 Llama 2's margins: 3, 2, 1, 0 (large) or 1, 2/3, 1/3, 0 (small), from "significantly better" down to
 "negligibly better". With soft labels the margin is taken off in both terms, since it belongs to d.
 

@@ -7,8 +7,8 @@ A response is one action: all its tokens share one advantage. With K responses t
 judged against the K - 1 others, which is unbiased and needs no value network. K must be 2 or more; 4
 is a good start. When all responses to a prompt are worth the same, that prompt teaches nothing.
 
-Where it differs from the paper: the sum is divided by the number of tokens in the batch, not by the
-number of responses (same direction). TRL's version adds PPO's clipped ratio for several updates on the
+Papers and code differ: the paper divides the sum by the number of responses; here it is divided by the number of
+tokens in the batch (same direction). TRL's version adds PPO's clipped ratio for several updates on the
 same samples, and can divide by the standard deviation; here as in the paper there is neither.
 kl 0.05 is TRL's default.
 

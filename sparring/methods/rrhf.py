@@ -7,7 +7,7 @@
 order of the marks matters, and pairs with equal marks are left out. The policy learns to be about as good as
 the best of the responses it is shown, and hardly better.
 
-Where paper and code differ: the authors' code overwrites the labels that make its mask, so that there every
+Papers and code differ: the authors' code overwrites the labels that make its mask, so that there every
 response is divided by the same padded length (their issue 37): it ranks by sums, which favours short ones, and
 its second term shrinks by that length. `by sum_over_padded` repeats this, with the prompt's longest response
 for the padded length, so that no result depends on what shares the batch. The default is the paper's.

@@ -9,6 +9,9 @@ said. gamma is deliberately not the beta of the sampler (`sample_rank`): sigmoid
 that beta only when both are the same. The hinges stop at gamma d = 1 however sure the label is, so they are
 not made to find an optimum; `hinge` is gamma times slic with a margin of 1/gamma, and is known to be gamed.
 
+Papers and code differ: the `hinge` of TRL's DPO trainer is hinge_norm, its beta being gamma; the paper's `hinge` has
+no reference. Here they are two forms. How candidates for pairs are told from each other, see sample_rank.
+
 Source: Liu et al. 2023, arXiv:2309.06657, equations 8 to 10; gamma 0.05 is theirs.
 """
 

@@ -16,9 +16,12 @@ sample-rank), b = 0 the m best.
 The higher score wins; with `labels soft` the pair also says how surely: 1 / (1 + exp(-difference)). Equal scores
 say nothing, so such a pair is left out (a soft label says 1/2), and so is a pair of equal texts.
 
-The pool is keyed by place. The routine printed in the paper keys it by text, so equal samples become one: harmless
-for long text, wrong for short ones. The maximum of a finite pool is an estimate, so few samples accept too many.
-The default trains rso; `--policy slic` is SLiC-HF's.
+With `join data` the responses that the data already has are all compared, beside the m: so own samples extend
+rankings (`pairs list`), and the policy learns from both.
+
+Papers and code differ: the pool is keyed by place; the routine printed in the paper keys it by text, so equal samples
+become one: harmless for long text, wrong for short ones. The maximum of a finite pool is an estimate, so few
+samples accept too many. The default trains rso; `--policy slic` is SLiC-HF's.
 
 Source: Liu et al. 2023, arXiv:2309.06657, algorithm 1 and sections 3.2 and 4; b 0.5, K 64, m 8, temperature 0.7,
 top-k 40. sample-rank is from Zhao et al. 2023, arXiv:2305.10425.
@@ -34,7 +37,7 @@ from sparring.core.records import Preference, Record
 from sparring.core.registry import knob, selection
 from sparring.core.selection import Scored, Selected, preference, ranking
 
-PAIRS, LISTS = ("rso", "dpo", "ipo", "cpl_kl", "simpo", "orpo"), ("slic", "listwise_dpo", "rrhf", "pro")
+PAIRS, LISTS = ("rso", "dpo", "ipo", "cpl_kl", "simpo", "orpo"), ("slic", "slic_kl", "listwise_dpo", "rrhf", "pro")
 POLICIES = {name: {} for name in PAIRS + LISTS}
 SAMPLING = {"rounds": 1, "K": 64, "temperature": 0.7, "top_k": 40}
 
@@ -51,10 +54,11 @@ class SampleRank:
         records: list[Record] = []
         rates = []
         for s in scored:
-            if self.accepted > len(s.scores):
-                raise SettingError(f"accepted is {self.accepted}, but only K {len(s.scores)} are drawn; raise K")
-            rates.append(self._rate(s.scores))
-            kept = self._accept(s.scores, random)
+            drawn = s.scores[s.joined :]
+            if self.accepted > len(drawn):
+                raise SettingError(f"accepted is {self.accepted}, but only K {len(drawn)} are drawn; raise K")
+            rates.append(self._rate(drawn))
+            kept = [*range(s.joined), *(s.joined + k for k in self._accept(drawn, random))]
             records += [ranking(s, kept)] if self.pairs == "list" else self._pair(s, kept, random)
         return Selected(records=tuple(records), figures={"acceptance_rate": float(np.mean(rates))})
 

@@ -5,7 +5,7 @@
 The end-of-text token counts as a token of the response, the prompt does not. The sum is divided by
 the number of tokens in the whole batch, so every token weighs the same, in long responses and short.
 
-Where implementations differ: some average each response first, which makes tokens of short responses
+Papers and code differ: some average each response first, which makes tokens of short responses
 heavier; some train on the prompt as well. Neither is done here.
 
 Source: Ouyang et al. 2022, arXiv:2203.02155, section 3.5.

@@ -5,6 +5,7 @@ chunk of tokens at a time, in the forward and again in the backward pass, where 
 That costs one more product with the head and saves all the memory.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -98,8 +99,39 @@ def entropies(
         logps = _Head(weight, bias, 1.0 / temperature, low)(part).log_softmax(-1)
         return -(logps.exp() * logps).sum(-1)
 
-    parts = [hidden[part] for part in _chunks(len(hidden), len(weight))]
-    return torch.cat([checkpoint(of, part, use_reentrant=False) for part in parts]) if parts else hidden.new_zeros(0)
+    return _in_chunks(of, len(weight), hidden)
+
+
+def divergences(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    ref_hidden: Float[Tensor, "N E"],
+    ref_weight: Float[Tensor, "V E"],
+    ref_bias: Float[Tensor, " V"] | None,
+    *,
+    temperature: float = 1.0,
+) -> Float[Tensor, " N"]:
+    """Measure KL(policy | reference) of each next-token distribution over the whole vocabulary, in nats, in 32 bits.
+
+    Both are taken at the same temperature. The reference has no gradient.
+    """
+    low, ref_low = _product_dtype(hidden, weight), _product_dtype(ref_hidden, ref_weight)
+
+    def of(part: Tensor, ref_part: Tensor) -> Tensor:
+        with torch.no_grad():
+            ref_logps = _Head(ref_weight, ref_bias, 1.0 / temperature, ref_low)(ref_part).log_softmax(-1)
+        logps = _Head(weight, bias, 1.0 / temperature, low)(part).log_softmax(-1)
+        return (logps.exp() * (logps - ref_logps)).sum(-1)
+
+    return _in_chunks(of, len(weight), hidden, ref_hidden)
+
+
+def _in_chunks(of: Callable[..., Tensor], vocabulary: int, *hidden: Float[Tensor, "N _"]) -> Float[Tensor, " N"]:
+    """Apply a function of hidden states a chunk at a time, once more in the backward pass."""
+    pieces = _chunks(len(hidden[0]), vocabulary)
+    parts = [checkpoint(of, *(h[piece] for h in hidden), use_reentrant=False) for piece in pieces]
+    return torch.cat(parts) if parts else hidden[0].new_zeros(0)
 
 
 class _Head:

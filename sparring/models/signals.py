@@ -122,6 +122,11 @@ def scalar_head(trunk: Trunk, seed: int) -> nn.Linear:
     return head
 
 
+def asks_for_reference(names: Sequence[str]) -> bool:
+    """Tell whether one of these signals is measured against the frozen reference."""
+    return not {"ref_token_logps", "token_kls"}.isdisjoint(names)
+
+
 def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str, Tensor]:
     """Compute the named signals, and no others. Old signals are computed without gradient, now."""
     forward = _Once(batch)
@@ -133,6 +138,7 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
         "token_logps": lambda: _logps(networks, networks.policy, batch, forward),
         "other_token_logps": lambda: _opposite_logps(networks, batch),
         "entropies": lambda: _entropies(networks, batch, forward),
+        "token_kls": lambda: _token_kls(networks, batch, forward),
         "values": lambda: _values(networks, batch, forward),
         "scores": lambda: score(networks.scorer, batch) if networks.scorer else None,
         "old_token_logps": lambda: _frozen(lambda: _logps(networks, networks.policy, batch, _Once(batch))),
@@ -183,11 +189,11 @@ def _logps(
     networks: Networks, network: Network | None, batch: Batch, forward: Callable[[Network], States]
 ) -> Float[Tensor, "B K T"]:
     assert network is not None, "an equation asked for a network that the loop did not make"
-    head = network.trunk.head
+    head = _linear_head(network)
     allowed = None
     if batch.allowed is not None and network is networks.policy:  # the reference may say what it likes
         allowed = batch.allowed[batch.mask]
-    if not network.trunk.has_linear_head or not isinstance(head, nn.Linear):
+    if head is None:
         flat = _general_logps(network, batch, networks.temperature, allowed)
     else:
         flat = logprobs.token_logps(
@@ -203,12 +209,35 @@ def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:
 
 
 def _entropies(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
-    trunk = networks.policy.trunk
-    if not trunk.has_linear_head or not isinstance(trunk.head, nn.Linear):
-        raise SettingError("the entropy of this model's tokens cannot be computed: its head is more than a linear map")
+    head = _plain_head(networks.policy, "entropy")
     seen = forward(networks.policy).before
-    flat = logprobs.entropies(seen, trunk.head.weight, trunk.head.bias, temperature=networks.temperature)
+    return _spread(logprobs.entropies(seen, head.weight, head.bias, temperature=networks.temperature), batch.mask)
+
+
+def _token_kls(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
+    assert networks.reference is not None
+    head, ref_head = (_plain_head(network, "KL") for network in (networks.policy, networks.reference))
+    with torch.no_grad():
+        before = networks.reference.states(batch).before
+    flat = logprobs.divergences(
+        forward(networks.policy).before, head.weight, head.bias, before, ref_head.weight, ref_head.bias,
+        temperature=networks.temperature,
+    )  # fmt: skip
     return _spread(flat, batch.mask)
+
+
+def _plain_head(network: Network, figure: str) -> nn.Linear:
+    """Find the linear head that a figure over the whole vocabulary is computed with."""
+    head = _linear_head(network)
+    if head is None:
+        raise SettingError(f"the {figure} of this model's tokens cannot be computed: its head is more than linear")
+    return head
+
+
+def _linear_head(network: Network) -> nn.Linear | None:
+    """Find the head whose logits are a linear map of the last states; None for the few models that do more."""
+    head = network.trunk.head
+    return head if network.trunk.has_linear_head and isinstance(head, nn.Linear) else None
 
 
 def _values(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
