@@ -112,9 +112,9 @@ def _knob(field: Field) -> dict[str, Any]:
 
 
 def _judge_knobs() -> list[dict[str, Any]]:
-    from sparring.loops.settings import DiscriminatorSettings
+    from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 
-    return [_knob(field) for field in knobs(DiscriminatorSettings)]
+    return [_knob(field) for part in (JudgeSettings, DiscriminatorSettings) for field in knobs(part)]
 
 
 def in_words(knob: dict[str, Any]) -> str:
