@@ -191,7 +191,7 @@ class RelaxedSettings:
         "what is read: exact tokens with the gradient of relaxed ones, or the relaxed ones themselves",
         choices=("straight_through", "soft"),
     )
-    tau: float = knob(1.0, "temperature of the relaxation in the first round; nearer 0 it is nearer to tokens", above=0)
+    tau: float = knob(0.5, "temperature of the relaxation in the first round; nearer 0 it is nearer to tokens", above=0)
     tau_end: float = knob(
         0.0, "that of the last round, reached by equal factors; 0: it stays the same", within=(0, 1000)
     )
