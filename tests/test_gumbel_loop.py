@@ -43,9 +43,8 @@ def test_a_run_goes_from_files_to_a_model_and_on_exactly_from_where_it_was_cut(t
     assert rows(cut) == found
 
 
-@pytest.mark.parametrize("settings", [{}, SOFT], ids=["straight-through", "soft"])
-def test_any_size_of_micro_batch_makes_the_same_model(tmp_path, settings):
-    settings = settings | {"rounds": 2, "lr": 1e-5, "judge_warmup": 5, "judge_lr": 1e-3}
+def test_any_size_of_micro_batch_makes_the_same_model(tmp_path):
+    settings = SOFT | {"rounds": 2, "lr": 1e-5, "judge_warmup": 5, "judge_lr": 1e-3, "save_every": 10}
     few, many = (quick("rlgaf_gumbel", tmp_path / str(n), settings=settings | {"micro_tokens": n}) for n in (1, 8192))
     assert apart(weights(few), weights(many)) < 1e-6
 
