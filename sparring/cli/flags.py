@@ -101,12 +101,7 @@ class Choice:
             shown += [("online", settings.OnlineSettings), ("reward", settings.RewardSettings)]
         else:
             shown.append(("offline", settings.OfflineSettings))
-        if trains_scorer(equation):
-            shown.append(("scorer", settings.ScorerSettings))
-        if "margin" in welcomes(equation.loss):
-            shown.append(("margins", settings.MarginSettings))
-        if "other_token_logps" in needs(equation.loss):
-            shown.append(("hindsight", settings.HindsightSettings))
+        shown += _asked_for(equation)
         if self.mixes_text:
             shown.append(("pre-training text", settings.PretrainSettings))
         if self.masks:
@@ -122,6 +117,18 @@ class Choice:
             for title, cls in shown
             if knobs(cls)
         ]
+
+
+def _asked_for(equation: type) -> list[tuple[str, type]]:
+    """Settings that belong to what an equation asks for."""
+    asked = [*needs(equation.loss), *welcomes(equation.loss)]  # type: ignore[attr-defined]  # methods have one
+    shown: list[tuple[str, type]] = [("scorer", settings.ScorerSettings)] if trains_scorer(equation) else []
+    by_signal = {
+        "margin": ("margins", settings.MarginSettings),
+        "other_token_logps": ("hindsight", settings.HindsightSettings),
+        "relaxed_scores": ("relaxation", settings.RelaxedSettings),
+    }
+    return shown + [group for signal, group in by_signal.items() if signal in asked]
 
 
 def choose(words: list[str]) -> Choice | None:

@@ -17,6 +17,7 @@ from sparring.loops.settings import (
     OptimizerSettings,
     PretrainSettings,
     RecipeSettings,
+    RelaxedSettings,
     RewardSettings,
     RunSettings,
     ScorerSettings,
@@ -47,6 +48,7 @@ def classes_of(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, 
         loop = OFFLINE | {"offline": None, "rule": found.rule, "selection": SelectionSettings}
     starts_with_sft = isinstance(found, Recipe) and found.data == "demonstration"
     return {"equation": equation} | ALWAYS | loop | {
+        "relaxed": RelaxedSettings if "relaxed_scores" in needs(equation.loss) else None,
         "discriminator": DiscriminatorSettings if is_adversarial else None,
         "recipe": RecipeSettings if starts_with_sft else None,
         "scorer": ScorerSettings if trains_scorer(equation) else None,
