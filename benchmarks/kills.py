@@ -60,6 +60,7 @@ SCENARIOS = {
     "ppo-ptx": ("ppo_ptx", "texts", {**ONLINE, "pretrain_batch": 3, "minibatches": 2}),
     "nlpo": ("nlpo", "texts", {**ONLINE, "nucleus": 0.6, "nucleus_least": 1, "nucleus_every": 3}),
     "rlgaf": ("rlgaf", "texts", {**ONLINE, **JUDGE}),
+    "rlgaf-gumbel": ("rlgaf_gumbel", "texts", {**ONLINE, **JUDGE, "form": "soft", "tau_end": 0.5}),
     "rlgaf-warmup": ("rlgaf", "texts", {**ONLINE, **JUDGE, "rounds": 3, "sft_epochs": 0.5}),
 }
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}

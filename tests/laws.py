@@ -18,8 +18,10 @@ from sparring.core.registry import knobs, needs, welcomes
 
 K_OF = {"demonstration": 1, "rating": 1, "preference": 2, "ranking": 4, "prompt": 4}
 # what a network produces while it is trained
-LIVE = ("token_logps", "other_token_logps", "entropies", "token_kls", "values", "scores")
-COMPUTED = {"mask", "token_logps", "ref_token_logps", "old_token_logps", "values", "old_values"}
+LIVE = ("token_logps", "other_token_logps", "entropies", "token_kls", "values", "scores", "relaxed_scores", "step_kls")
+COMPUTED = {
+    "mask", "token_logps", "ref_token_logps", "old_token_logps", "values", "old_values", "relaxed_scores", "step_kls",
+}  # fmt: skip
 NEUTRAL = {  # what the glossary says an absent signal means
     "margin": torch.zeros_like,
     "label": torch.ones_like,
@@ -47,7 +49,7 @@ def signals(cls, B=4, T=7, seed=0, *, equal=False, names=None, dtype=torch.doubl
         full.setdefault(name, known.get(signal.unit, x))
     if equal:
         full["ref_token_logps"] = full["old_token_logps"] = full["token_logps"].clone()
-    return {n: full[n] for n in names or asked(cls.loss)}
+    return {n: full[n] for n in (asked(cls.loss) if names is None else names)}
 
 
 def asked(equation):
@@ -214,6 +216,9 @@ def law_direction(m):
     kind, x = type(m).data, signals(type(m), equal=True)
     x |= {n: NEUTRAL[n](x[n]) for n in NEUTRAL if n in x and kind != "rating"}
     down = {n: -g for n, g in gradient(m, x)[1].items()}
+    if "relaxed_scores" in x:
+        assert (down["relaxed_scores"] > 0).all() and (down["step_kls"][x["mask"]] < 0).all()
+        return
     if kind == "prompt":
         mask = x["mask"]
         assert torch.equal(down["token_logps"][mask] > 0, x["advantages"][mask] > 0)

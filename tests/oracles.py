@@ -205,6 +205,15 @@ def grpo_credit(m, *, scores):
     return {"advantages": out}
 
 
+def gumbel(m, *, relaxed_scores, step_kls):
+    pairs = zip(relaxed_scores, step_kls, strict=True)
+    return sum(m.kl * sum(kls) - score for score, kls in pairs), len(relaxed_scores)
+
+
+def gumbel_credit(m):
+    return {}
+
+
 def reinforce_value(m, *, token_logps, advantages, values, returns):
     total = reinforce(m, token_logps=token_logps, advantages=advantages)[0]
     for row, due in zip(values, returns, strict=True):

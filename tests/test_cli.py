@@ -11,6 +11,7 @@ import yaml
 from sparring import methods
 from sparring.cli import main, train
 from sparring.cli.flags import choose
+from sparring.cli.methods import describe
 from sparring.cli.pages import page, write_pages
 from sparring.core.errors import DataError, Diverged, UserError
 
@@ -320,7 +321,7 @@ def test_the_readme_names_every_method_as_the_method_does():
     text = (ROOT / "README.md").read_text()
     for name in methods.names():
         first = methods.docstring(name).splitlines()[0]
-        assert f"| `{name}` | {methods.find(name).data}s | {first} |" in text
+        assert f"| `{name}` | {describe(name)['data']}s | {first} |" in text
 
 
 def test_the_pages_of_the_methods_are_as_the_methods_are_now(tmp_path):

@@ -119,6 +119,7 @@ class Choice:
             ("scorer", settings.ScorerSettings, trains_scorer(equation)),
             ("margins", settings.MarginSettings, "margin" in welcomes(equation.loss)),
             ("hindsight", settings.HindsightSettings, "other_token_logps" in needs(equation.loss)),
+            ("relaxation", settings.RelaxedSettings, "relaxed_scores" in needs(equation.loss)),
             ("pre-training text", settings.PretrainSettings, self.mixes_text),
             ("nucleus", settings.NucleusSettings, self.masks),
             ("judge", settings.JudgeSettings, bool(self.learning)),

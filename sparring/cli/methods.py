@@ -78,12 +78,17 @@ def describe(name: str) -> dict[str, Any]:
             "knobs": [_knob(field) for field in knobs(found.rule)],
         }
     equations = [found.loss] + ([found.credit] if found.data == "prompt" else [])
-    return page | {
-        "loop": "online" if found.data == "prompt" else "offline",
-        "knobs": [_knob(field) for field in knobs(found)],
-        "needs": _once(n for equation in equations for n in needs(equation)),
-        "uses_if_given": _once(n for equation in equations for n in welcomes(equation)),
-    }
+    relaxes = "relaxed_scores" in needs(found.loss)
+    return (
+        page
+        | ({"data": "demonstration", "feedback": "discriminator"} if relaxes else {})
+        | {
+            "loop": "online" if found.data == "prompt" else "offline",
+            "knobs": [_knob(field) for field in knobs(found)] + (_relaxed_knobs() if relaxes else []),
+            "needs": _once(n for equation in equations for n in needs(equation)),
+            "uses_if_given": _once(n for equation in equations for n in welcomes(equation)),
+        }
+    )
 
 
 def _as_data(args: argparse.Namespace) -> Any:
@@ -115,6 +120,12 @@ def _judge_knobs() -> list[dict[str, Any]]:
     from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 
     return [_knob(field) for part in (JudgeSettings, DiscriminatorSettings) for field in knobs(part)]
+
+
+def _relaxed_knobs() -> list[dict[str, Any]]:
+    from sparring.loops.settings import RelaxedSettings
+
+    return [_knob(field) for field in knobs(RelaxedSettings)]
 
 
 def in_words(knob: dict[str, Any]) -> str:
@@ -153,12 +164,13 @@ def _page(console: Console, page: dict[str, Any]) -> None:
         console.print(Text(f"Policy: {', '.join(page['policies'])} (the first is the default)"))
         console.print(Text(f"Feedback: {page['feedback'] or 'what --feedback names'}"))
         for policy, own in page["defaults"].items():
-            console.print(Text(f"Defaults with {policy}: {', '.join(f'{n} {v:g}' for n, v in own.items())}"))
+            console.print(Text(f"Defaults with {policy}: {', '.join(f'{n} {v}' for n, v in own.items())}"))
     for title, key in (("Signals it needs", "needs"), ("Signals it uses when the data has them", "uses_if_given")):
         if page.get(key):
             console.print(_signals(title, page[key]))
     if page["knobs"]:
-        title = "Knobs of the discriminator" if page.get("feedback") == "discriminator" else "Knobs"
+        is_judges = page.get("feedback") == "discriminator" and "policies" in page
+        title = "Knobs of the discriminator" if is_judges else "Knobs"
         table = Table(_name("knob"), "default", "range", "what it does", title=title, title_justify="left")
         for knob in page["knobs"]:
             table.add_row(knob["name"], str(knob["default"]), in_words(knob), knob["meaning"])

@@ -44,9 +44,11 @@ def page(name: str) -> str:
 
 
 def _use(about: dict[str, Any]) -> str:
-    judge = (
-        " --feedback length" if about["loop"] != "offline" and about.get("feedback", "any judge") == "any judge" else ""
-    )
+    judge = ""
+    if about["loop"] != "offline" and "policies" not in about:
+        judge = f" --feedback {about.get('feedback', 'length')}"
+    elif about["loop"] != "offline" and about["feedback"] == "any judge":
+        judge = " --feedback length"
     lines = [f"    sparring train {about['name']} --model MODEL --data {about['data']}s.jsonl --run RUN{judge}"]
     facts = [f"Learns from {about['data']}s; loop: {about['loop']}."]
     if "policies" in about:

@@ -42,6 +42,12 @@ SIGNALS = {
     "old_values": Signal(axes="B K T", unit="reward", meaning="the same before this round of updates"),
     "returns": Signal(axes="B K T", unit="reward", meaning="observed return from each token on"),
     "scores": Signal(axes="B K", unit="reward", meaning="one number per response, from feedback or from a scalar head"),
+    "relaxed_scores": Signal(
+        axes="B K", unit="reward", meaning="the judge's score of each response, through whose tokens a gradient passes"
+    ),
+    "step_kls": Signal(
+        axes="B K T", unit="nats of KL", meaning="KL of the policy's distribution of each token from the reference's"
+    ),
     "margin": Signal(axes="B", unit="reward", meaning="how much better the chosen response was rated, 0 if not said"),
     "ratings": Signal(
         axes="B K",

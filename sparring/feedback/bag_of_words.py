@@ -99,6 +99,12 @@ class BagOfWords:
         """Fit the weights of every fold anew; real and fake count the same, however many there are."""
         real, own, other = len(self._real), len(self._fakes), len(self._unwanted)
         rows = features([*self._real, *self._fakes, *self._unwanted], self.vocabulary)
+        import os
+        if os.environ.get("STD"):
+            from scipy.sparse import diags_array
+            m = np.asarray(rows.mean(0)).ravel(); sd = np.sqrt(np.maximum(np.asarray(rows.multiply(rows).mean(0)).ravel() - m * m, 0)) + 0.01
+            self.sd = sd
+            rows = csr_array(rows @ diags_array(1 / sd))
         is_real = np.arange(rows.shape[0]) < real
         folds = np.array([*self._real_folds, *self._fake_folds, *[NO_FOLD] * other])
         share = self.terms.negatives_share if other else 0.0
@@ -131,7 +137,14 @@ class BagOfWords:
         """Score texts [N] by the weights that their folds were kept from, and by all where there is no fold."""
         if not self._models:
             return np.zeros(len(texts))
-        scores = np.stack([m.score(features(texts, self.vocabulary)) for m in self._models])
+        f = features(texts, self.vocabulary)
+        if hasattr(self, "sd"):
+            from scipy.sparse import diags_array
+            f = csr_array(f @ diags_array(1 / self.sd))
+        scores = np.stack([m.score(f) for m in self._models])
+        import os
+        if os.environ.get("NOCF"):
+            return scores.mean(0)
         own = np.array(folds)
         return np.where(own == NO_FOLD, scores.mean(0), scores[own, np.arange(len(own))])
 

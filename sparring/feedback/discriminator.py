@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 
 from sparring.core.loss import Loss, Tally, add, figures, per_prompt
 from sparring.core.seeds import rng
-from sparring.data.batch import Row, collate
+from sparring.data.batch import Batch, Row, collate
 from sparring.data.responses import Responses
 from sparring.feedback.adversary import REWARDS, Demonstrations, Terms, one_by_one, pick, sides
 from sparring.feedback.reward_model import score_in_parts
@@ -102,6 +102,11 @@ class Discriminator:
     def logits(self, responses: Responses) -> Float[Tensor, "B K"]:
         """The judge's own number: the log-odds, as it believes, that the response is a demonstration."""
         return score_in_parts(self.network, responses.batch, self.micro_tokens)
+
+    def differentiable_score(self, batch: Batch, relaxed: Float[Tensor, "N V"]) -> Float[Tensor, "B K"]:
+        """Score responses in relaxed tokens, which come in the order of the mask; a gradient reaches nothing else."""
+        with self.network.standing_still():
+            return REWARDS[self.terms.reward](score(self.network, batch, relaxed))
 
     @property
     def held_out_accuracy(self) -> float:

@@ -1,11 +1,16 @@
 """From a request to a loop that is ready to go: the roles of the networks, their optimizer, the judge."""
 
+from dataclasses import replace
+
 import torch
 
 from sparring.core.errors import SettingError
 from sparring.core.glossary import SIGNALS
 from sparring.core.registry import needs, welcomes
 from sparring.core.seeds import derive
+from sparring.feedback.discriminator import Discriminator
+from sparring.feedback.protocol import Feedback
+from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.job import Job
 from sparring.loops.lag import Lagged
 from sparring.loops.learner import total_updates
@@ -30,6 +35,7 @@ from sparring.models.signals import (
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
 from sparring.rollout.nucleus import Masker
+from sparring.rollout.relaxed import Relaxation, differentiable_past
 
 
 def build_offline(job: Job, trunk: Trunk, data: Data, machine: Machine, *, start: str, quiet: bool) -> Offline:
@@ -65,16 +71,17 @@ def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online
     _rehearse(job, settings.K)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     policy = new_policy(trunk, derive(job.seed, "adapter"))
-    reference = new_reference(policy) if asks_for_reference(asked) else None
+    reference = new_reference(policy) if job.relaxed or asks_for_reference(asked) else None
     critic = new_critic(policy, derive(job.seed, "critic")) if "values" in asked else None
     feedback = load_feedback(job, trunk, data, machine)
     weights = trainable(policy.trainable(), *([] if critic is None else [_own(critic)]))
     networks = Networks(policy=policy, reference=reference, critic=critic, temperature=settings.temperature)
     updater = _updater(job, trunk, weights, machine, total_updates(settings))
+    mix = _pretraining(job, data, networks, updater, machine)
     return Online(
         method=job.equation, prompts=data.train, held_out=data.held_out, feedback=feedback, networks=networks,
-        updater=updater, machine=machine, settings=settings, reward=reward,
-        pretraining=_pretraining(job, data, networks, updater, machine), lagged=_lagged(job, policy),
+        updater=updater, machine=machine, settings=settings, reward=reward, pretraining=mix,
+        lagged=_lagged(job, policy), relaxed=_relaxed(job, feedback, networks, updater, machine, mix),
         micro_tokens=job.optimizer.micro_tokens,
         judge_warmup=job.judge.judge_warmup if job.judge else 0,
     )  # fmt: skip
@@ -88,6 +95,26 @@ def _pretraining(job: Job, data: Data, networks: Networks, updater: Updater, mac
         rows=data.pretrain, order=Order(len(data.pretrain), job.mix.pretrain_batch, job.seed, "pretrain"),
         weight=job.mix.pretrain_weight, networks=networks, updater=updater, machine=machine,
         micro_tokens=job.optimizer.micro_tokens,
+    )  # fmt: skip
+
+
+def _relaxed(
+    job: Job, judge: Feedback, networks: Networks, updater: Updater, machine: Machine, mix: Pretraining | None
+) -> RelaxedLearner | None:
+    """Make what learns through relaxed tokens, if the equation does; a judge of soft tokens learns from such, too."""
+    if job.relaxed is None or job.online is None:
+        return None
+    assert isinstance(judge, Discriminator), "_relaxed_problem refuses other judges"
+    differentiable_past(networks.policy.trunk, job.data_settings.max_prompt + job.online.max_tokens)
+    relaxation = Relaxation(
+        policy=networks.policy, tau=job.relaxed.tau, is_soft=job.relaxed.form == "soft",
+        temperature=networks.temperature, seed=job.seed,
+    )  # fmt: skip
+    if relaxation.is_soft:
+        judge.network = replace(judge.network, relaxes=relaxation.of_text)
+    return RelaxedLearner(
+        method=job.equation, networks=networks, judge=judge, relaxation=relaxation, updater=updater, machine=machine,
+        settings=job.online, relaxed=job.relaxed, pretraining=mix, micro_tokens=job.optimizer.micro_tokens,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, needs
-from sparring.feedback.expression import learners_of
+from sparring.feedback.expression import DISCRIMINATOR, learners_of
 from sparring.loops.parts import classes_of, sort_settings
 from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
@@ -28,6 +28,7 @@ from sparring.loops.settings import (
     OptimizerSettings,
     PretrainSettings,
     RecipeSettings,
+    RelaxedSettings,
     RewardSettings,
     RunSettings,
     ScorerSettings,
@@ -60,6 +61,7 @@ class Job:
     nucleus: NucleusSettings | None
     offline: OfflineSettings | None
     judge: JudgeSettings | None
+    relaxed: RelaxedSettings | None
     discriminator: DiscriminatorSettings | None
     words: WordsSettings | None
     scorer: ScorerSettings | None = None
@@ -218,12 +220,27 @@ def _online_problem(job: Job) -> str:
         )
     if job.pretrain is not None and not mix.pretrain_weight:
         return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
+    if job.relaxed is not None and (problem := _relaxed_problem(job)):
+        return problem
     if online.minibatches > online.batch:
         return f"minibatches is {online.minibatches}, but there are only {online.batch} prompts in a batch to divide"
     if online.keep_best == "eval_score" and job.judge is not None:
         return "keep_best eval_score compares scores of different rounds, but this judge's move; leave it at last"
     if online.keep_best == "eval_score" and not job.has_held_out:
         return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
+    return ""
+
+
+def _relaxed_problem(job: Job) -> str:
+    """Refuse what has no effect where the judge is differentiated and its scores are only looked at."""
+    reward, nucleus = job.reward, job.nucleus
+    assert reward is not None and nucleus is not None
+    if job.feedback != (DISCRIMINATOR,):
+        return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
+    if reward.scores != "given" or reward.unfinished:
+        return "scores are not what it learns from, so leave scores and unfinished as they are"
+    if nucleus.nucleus != 1:
+        return "it relaxes the choice among all tokens, so leave nucleus at 1"
     return ""
 
 

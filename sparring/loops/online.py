@@ -18,6 +18,7 @@ from sparring.feedback.combine import learners
 from sparring.feedback.protocol import Feedback
 from sparring.loops.clock import Stopwatch
 from sparring.loops.figures import describe, facts
+from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.lag import Lagged
 from sparring.loops.learner import Learner
 from sparring.loops.order import Order
@@ -54,6 +55,7 @@ class Online:
     micro_tokens: int
     pretraining: Pretraining | None = None
     lagged: Lagged | None = None
+    relaxed: RelaxedLearner | None = None
     judge_warmup: int = 0
 
     @property
@@ -121,7 +123,7 @@ class _Loop:
         self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
-        self.learner = Learner(
+        self.learner = job.relaxed or Learner(
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
             settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
         )  # fmt: skip
@@ -136,6 +138,8 @@ class _Loop:
         """Sample, score, train the policy, teach the judge; returns the figures of the round."""
         job = self.job
         rows = job.machine.share([job.prompts[i] for i in self.order.at(number - 1)])
+        if job.relaxed is not None:
+            job.relaxed.follow(number - 1 - job.warm_up_rounds)
         rollout = self._sample(rows, number - 1)
         responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
         scores = job.feedback.score(responses).float().to(job.machine.device)

@@ -19,6 +19,7 @@ from sparring.loops.settings import (
     OptimizerSettings,
     PretrainSettings,
     RecipeSettings,
+    RelaxedSettings,
     RewardSettings,
     RunSettings,
     ScorerSettings,
@@ -53,6 +54,7 @@ def classes_of(found: Any, equation: Any, learning: Collection[str]) -> dict[str
         loop = OFFLINE | {"offline": None, "rule": found.rule, "selection": SelectionSettings}
     starts_with_sft = isinstance(found, Recipe) and found.data == "demonstration"
     return {"equation": equation} | ALWAYS | loop | {
+        "relaxed": RelaxedSettings if "relaxed_scores" in needs(equation.loss) else None,
         "judge": JudgeSettings if learning else None,
         "discriminator": DiscriminatorSettings if DISCRIMINATOR in learning else None,
         "words": WordsSettings if BAG_OF_WORDS in learning else None,

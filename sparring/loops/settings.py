@@ -201,6 +201,21 @@ class JudgeSettings:
 
 
 @settings
+class RelaxedSettings:
+    """How tokens are relaxed, so that a gradient passes through them."""
+
+    form: str = knob(
+        "straight_through",
+        "what is read: exact tokens with the gradient of relaxed ones, or the relaxed ones themselves",
+        choices=("straight_through", "soft"),
+    )
+    tau: float = knob(0.5, "temperature of the relaxation in the first round; nearer 0 it is nearer to tokens", above=0)
+    tau_end: float = knob(
+        0.0, "that of the last round, reached by equal factors; 0: it stays the same", within=(0, 1000)
+    )
+
+
+@settings
 class DiscriminatorSettings:
     """How a judge that is a language model learns."""
 

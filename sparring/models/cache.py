@@ -72,6 +72,38 @@ class Buffer:
                 room[gaps, : self.filled] = room[movers, : self.filled]
 
 
+class Growing:
+    """The same for tokens that a gradient goes back through, which nothing may overwrite: it grows by copying."""
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.filled = 0
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, cache_kwargs: Mapping[str, Any] | None = None
+    ) -> tuple[Float[Tensor, "rows heads S D"], Float[Tensor, "rows heads S E"]]:
+        """Take in the newest tokens of one layer and give back all of its tokens."""
+        new = key_states, value_states
+        if layer_idx < len(self._layers):
+            keys, values = self._layers[layer_idx]
+            new = torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+            self._layers[layer_idx] = new
+        else:
+            self._layers.append(new)
+        return new
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Count the tokens read so far."""
+        return self.filled
+
+    def spread(self, K: int, room: int, dtype: torch.dtype) -> None:
+        """Copy every row K times; no room is reserved."""
+        both = [(k.repeat_interleave(K, 0), v.repeat_interleave(K, 0)) for k, v in self._layers]
+        self._layers = [(k.to(dtype), v.to(dtype)) for k, v in both]
+
+
 def _spread(
     x: Float[Tensor, "rows heads S D"], K: int, room: int, dtype: torch.dtype
 ) -> Float[Tensor, "R room heads D"]:

@@ -5,7 +5,7 @@ go together, padded on the left, where masks can hide the padding. Whether they 
 cache can be used at all, is found out by computing, once for each model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from sparring.data.batch import Row, collate
 from sparring.models.attention import additive
 from sparring.models.backbone import library_cache
-from sparring.models.cache import Buffer, Past
+from sparring.models.cache import Buffer, Growing, Past
 from sparring.models.forward import compute_dtype, is_close, window
 from sparring.models.trunk import Trunk
 
@@ -30,33 +30,43 @@ def past_of(trunk: Trunk, length: int) -> Past:
 class Decoder:
     """K rows for each prompt, with room for `room` new tokens. Unless padding can be hidden, prompts have one length.
 
-    The adapters that speak are those that are switched on while it is used.
+    The adapters that speak are those that are switched on while it is used. With `is_differentiable`, for PADDED pasts
+    alone, a gradient goes back through all that was read.
     """
 
-    def __init__(self, trunk: Trunk, prompts: Sequence[tuple[int, ...]], K: int, room: int, past: Past) -> None:
+    def __init__(
+        self,
+        trunk: Trunk,
+        prompts: Sequence[tuple[int, ...]],
+        K: int,
+        room: int,
+        past: Past,
+        *,
+        is_differentiable: bool = False,
+    ) -> None:
         self.trunk, self.past = trunk, past
         batch = collate([Row(prompt=p, responses=()) for p in prompts]).to(trunk.device)
         ids, mask = batch.prompt_ids, batch.prompt_mask
         P = ids.shape[1]
         assert past is Past.PADDED or bool(mask.all()), "prompts of different lengths need masks"
         if past is Past.PADDED:
-            self.cache: Any = Buffer()
+            self.cache: Any = Growing() if is_differentiable else Buffer()
             causal = torch.ones(P, P, dtype=torch.bool, device=ids.device).tril()
             itself = torch.eye(P, dtype=torch.bool, device=ids.device)  # else the softmax of padding is empty
             dtype = compute_dtype(trunk)
             seen = additive((mask[:, None, :] & causal | itself)[:, None], dtype)
-            self._run(ids, seen, (mask.cumsum(-1) - 1).clamp(min=0))
+            self._run({"input_ids": ids}, seen, (mask.cumsum(-1) - 1).clamp(min=0))
             self.cache.filled = P
             self.cache.spread(K, P + room, dtype)
             visible = torch.cat([mask, mask.new_ones(len(mask), room)], -1).repeat_interleave(K, 0)
             self.seen, self.position = additive(visible, dtype), mask.sum(-1).repeat_interleave(K, 0)
         elif past is Past.PLAIN:
             self.cache = library_cache(trunk)
-            self._run(ids)
+            self._run({"input_ids": ids})
             self.cache.batch_repeat_interleave(K)
         else:
             self.read = ids
-            self._run(ids)
+            self._run({"input_ids": ids})
             self.read = ids.repeat_interleave(K, 0)
         self.newest = self.newest.repeat_interleave(K, 0)
 
@@ -84,18 +94,26 @@ class Decoder:
     def advance(self, tokens: Int[Tensor, " rows"]) -> None:
         """Read one more token in each row."""
         if self.past is Past.PADDED:
-            end = self.cache.filled + 1
-            self._run(tokens[:, None], self.seen[:, None, None, :end], self.position[:, None])
-            self.cache.filled, self.position = end, self.position + 1
+            self._run_padded({"input_ids": tokens[:, None]})
         elif self.past is Past.PLAIN:
-            self._run(tokens[:, None])
+            self._run({"input_ids": tokens[:, None]})
         else:
             self.read = torch.cat([self.read, tokens[:, None]], -1)
-            self._run(self.read)
+            self._run({"input_ids": self.read})
 
-    def _run(self, ids: Int[Tensor, "rows S"], seen: Tensor | None = None, position: Tensor | None = None) -> None:
+    def advance_embedded(self, embedded: Float[Tensor, "rows D"]) -> None:
+        """Read what stands in the place of one more token's embedding in each row; for PADDED pasts."""
+        assert self.past is Past.PADDED, "embeddings are read where padding can be hidden"
+        self._run_padded({"inputs_embeds": embedded[:, None]})
+
+    def _run_padded(self, shown: Mapping[str, Tensor]) -> None:
+        end = self.cache.filled + 1
+        self._run(shown, self.seen[:, None, None, :end], self.position[:, None])
+        self.cache.filled, self.position = end, self.position + 1
+
+    def _run(self, shown: Mapping[str, Tensor], seen: Tensor | None = None, position: Tensor | None = None) -> None:
         """Set `newest`: the last hidden state of each row, or its logits where the head is more than a linear map."""
-        asked: dict[str, object] = {"input_ids": ids, "use_cache": False}
+        asked: dict[str, object] = {**shown, "use_cache": False}
         if self.past is not Past.NONE:
             asked |= {"past_key_values": self.cache, "use_cache": True}
         if seen is not None:

@@ -63,14 +63,28 @@ class States:
         return self.flat[self.layout.last]
 
 
-def states(trunk: Trunk, batch: Batch) -> States:
-    """Run the body once over prompts and responses, with the adapters that are switched on now."""
-    return read(trunk, lay_out_packed(trunk, batch) if _can_pack(trunk, batch) else lay_out_dense(batch))
+def states(trunk: Trunk, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> States:
+    """Run the body once over prompts and responses, with the adapters that are switched on now.
+
+    Where `relaxed` is given, its mixtures of tokens are read in place of the response tokens, in their order.
+    """
+    layout = lay_out_packed(trunk, batch) if _can_pack(trunk, batch) else lay_out_dense(batch)
+    if relaxed is None:
+        return read(trunk, layout)
+    found = trunk.lm.get_input_embeddings()(layout.ids)
+    mixed = embed(trunk, relaxed).to(found.dtype)
+    return read(trunk, layout, found.flatten(0, 1).index_copy(0, layout.own, mixed).view_as(found))
 
 
-def read(trunk: Trunk, layout: Layout) -> States:
-    """Run the body over tokens that are laid out."""
-    return States(flat=_body(trunk, layout).flatten(0, 1), layout=layout)
+def read(trunk: Trunk, layout: Layout, embedded: Float[Tensor, "R S D"] | None = None) -> States:
+    """Run the body over tokens that are laid out, or over what stands in their places."""
+    return States(flat=_body(trunk, layout, embedded).flatten(0, 1), layout=layout)
+
+
+def embed(trunk: Trunk, relaxed: Float[Tensor, "*N V"]) -> Float[Tensor, "*N D"]:
+    """Mix input embeddings; of an exact one-hot this is the lookup, bit for bit, so it is never done in 16 bits."""
+    with torch.autocast(trunk.device.type, enabled=False):
+        return relaxed.to(trunk.embedding.dtype) @ trunk.embedding
 
 
 def lay_out_packed(trunk: Trunk, batch: Batch) -> Layout:
@@ -161,11 +175,12 @@ def _can_pack(trunk: Trunk, batch: Batch) -> bool:
     return limit == float("inf") or int((batch.prompt_mask.sum(-1)[:, None] + batch.mask.sum(-1)).max()) <= limit
 
 
-def _body(trunk: Trunk, layout: Layout) -> Float[Tensor, "R S D"]:
+def _body(trunk: Trunk, layout: Layout, embedded: Float[Tensor, "R S D"] | None = None) -> Float[Tensor, "R S D"]:
+    shown = {"input_ids": layout.ids} if embedded is None else {"inputs_embeds": embedded}
     if layout.rectangles is None:
-        return trunk.body(input_ids=layout.ids, use_cache=False).last_hidden_state
+        return trunk.body(**shown, use_cache=False).last_hidden_state
     with trunk.attending(layout.rectangles.attend):
-        return trunk.body(input_ids=layout.ids, position_ids=layout.positions, use_cache=False).last_hidden_state
+        return trunk.body(**shown, position_ids=layout.positions, use_cache=False).last_hidden_state
 
 
 def is_close(a: Tensor, b: Tensor) -> bool:

@@ -4,7 +4,8 @@ A `Network` is one role: a trunk, the adapter that is switched on for it, and pe
 names of an equation's parameters decide which networks run at all: no reference pass unless one is named.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,18 +26,35 @@ class Network:
     """One role of a run: a trunk, which of its adapters speaks (None: none), and a scalar head if it scores.
 
     A scoring role `reads` the state after the last token, or the mean of the states after every token of the
-    response. The mean cannot look at how a text ends, and learns from far fewer examples (docs/log.md).
+    response. The mean cannot look at how a text ends, and learns from far fewer examples (docs/log.md). A role that
+    `relaxes` reads mixtures of tokens, made of each batch by this function, where others read its tokens.
     """
 
     trunk: Trunk
     adapter: str | None = None
     head: nn.Linear | None = None
     reads: str = "last"
+    relaxes: Callable[[Batch], Float[Tensor, "N V"]] | None = None
 
-    def states(self, batch: Batch) -> States:
-        """Compute the hidden states of this role."""
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let gradients pass through what is computed now, and none reach this role's own weights."""
         with self.trunk.using(self.adapter):
-            return states(self.trunk, batch)
+            own = [p for p in self.trainable().values() if p.requires_grad]
+            for p in own:
+                p.requires_grad_(False)
+            try:
+                yield
+            finally:
+                for p in own:
+                    p.requires_grad_(True)
+
+    def states(self, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> States:
+        """Compute the hidden states of this role, which reads `relaxed` mixtures where they are given."""
+        if relaxed is None and self.relaxes is not None:
+            relaxed = self.relaxes(batch)
+        with self.trunk.using(self.adapter):
+            return states(self.trunk, batch, relaxed)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The weights that training this role changes, by name: no language-model head for a role that scores."""
@@ -149,10 +167,10 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
     return {name: value for name, value in found.items() if value is not None}
 
 
-def score(network: Network, batch: Batch) -> Float[Tensor, "B K"]:
-    """Read a scalar head once for each response; a response that is not there scores zero."""
+def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "B K"]:
+    """Read a scalar head once for each response, of `relaxed` tokens if given; one that is not there scores zero."""
     assert network.head is not None
-    seen = network.states(batch)
+    seen = network.states(batch, relaxed)
     if network.reads == "mean":
         return masked_mean(_spread(_read(network.head, seen.own), batch.mask), batch.mask)
     flat = _read(network.head, seen.last)
