@@ -1,0 +1,55 @@
+"""The CNN that tells: convolutions of many widths, the largest answer of each over time, a highway layer, two classes.
+
+Source: Yu et al. 2017, arXiv:1609.05473, section 3.3 and table 1 of its appendix; after Kim 2014, arXiv:1408.5882.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+FILTERS = {1: 100, 2: 200, 3: 200, 4: 200, 5: 200, 6: 100, 7: 100, 8: 100, 9: 100, 10: 100, 15: 160, 20: 160}
+"""Filters of each width, in tokens; widths above the length of a sequence are left out."""
+
+HIGHWAY = -2.0  # how closed the highway's gates begin: most of a feature goes past its layer
+SPREAD, OFFSET = 0.1, 0.1  # of the weights, cut at two of it, and of the biases at the start
+
+
+class Discriminator(nn.Module):
+    """Sequences to the probability that each is real."""
+
+    def __init__(
+        self, vocabulary: int, length: int, embedding: int, share: float, keep: float, *, draw: torch.Generator
+    ) -> None:
+        """Draw the weights; `share` scales the number of filters, `keep` is what dropout leaves while learning."""
+        super().__init__()
+        wanted = {width: max(1, round(share * count)) for width, count in FILTERS.items() if width <= length}
+        features = sum(wanted.values())
+        self.keep = keep
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.widths = nn.ModuleList(nn.Conv1d(embedding, count, width) for width, count in wanted.items())
+        self.gate, self.change, self.output = (nn.Linear(features, n) for n in (features, features, 2))
+        for name, weight in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.constant_(weight, OFFSET)
+            else:
+                nn.init.trunc_normal_(weight, std=SPREAD, a=-2 * SPREAD, b=2 * SPREAD, generator=draw)
+        nn.init.uniform_(self.embedding.weight, -1, 1, generator=draw)
+
+    def forward(self, tokens: Int[Tensor, "B T"], dropout: torch.Generator | None = None) -> Float[Tensor, "B 2"]:
+        """Logits of fake and real; with `dropout` some features are left out, chosen by it."""
+        seen = self.embedding(tokens).transpose(1, 2)
+        x = torch.cat([conv(seen).amax(-1).relu() for conv in self.widths], -1)
+        gate = (self.gate(x) + HIGHWAY).sigmoid()
+        x = gate * self.change(x).relu() + (1 - gate) * x
+        if dropout is not None:
+            x = x * (torch.rand(x.shape, generator=dropout) < self.keep).to(x) / self.keep
+        return self.output(x)
+
+    def size(self) -> Float[Tensor, ""]:
+        """Half the squared weights of the output layer."""
+        return (self.output.weight.square().sum() + self.output.bias.square().sum()) / 2
+
+    @torch.no_grad()
+    def score(self, tokens: Int[Tensor, "N T"], rows: int = 1024) -> Float[Tensor, " N"]:
+        """Probability that each sequence is real."""
+        return torch.cat([self(part).softmax(-1)[:, 1] for part in tokens.split(rows)])
