@@ -6,7 +6,7 @@ finished one is skipped and a killed one resumes, so the same command continues 
     python examples/seqgan_control.py --out runs/seqgan
     python examples/seqgan_control.py --out runs/seqgan-text --data captions.jsonl.gz --fields response=en
 
-The scale is a laptop's, a few minutes on one core; `--scale paper` takes the authors' (days on a CPU).
+The scale is a laptop's, half a minute on one core; `--scale paper` takes the authors' (days on a CPU).
 """
 
 import argparse
@@ -21,7 +21,7 @@ from sparring.seqgan.train import train
 SCALES = {
     "paper": {},
     "laptop": {
-        "vocabulary": 200, "length": 10, "samples": 1200, "filters": 0.1, "judge_embedding": 32, "judge_lr": 3e-4,
+        "vocabulary": 100, "length": 8, "samples": 800, "filters": 0.05, "judge_embedding": 16, "judge_lr": 1e-3,
         "mle_epochs": 20, "judge_warmup": 8, "rounds": 30, "judge_sets": 1, "judge_epochs": 1, "rollouts": 4,
         "held_out": 0.5,
     },

@@ -234,7 +234,7 @@ def test_the_discriminator_is_max_pooling_then_a_highway_then_two_classes():
         return [sum(a * b for a, b in zip(row, x, strict=True)) + c
                 for row, c in zip(linear.weight.tolist(), linear.bias.tolist(), strict=True)]  # fmt: skip
 
-    gates = [1 / (1 + math.exp(-(z - 2.0))) for z in layer(made.gate, features)]
+    gates = [1 / (1 + math.exp(-z)) for z in layer(made.gate, features)]
     mixed = [
         g * max(0.0, c) + (1 - g) * x for g, c, x in zip(gates, layer(made.change, features), features, strict=True)
     ]
@@ -361,6 +361,9 @@ def test_the_command_takes_a_run_file_and_flags_go_over_it(finished, tmp_path, c
     assert "finished" in capsys.readouterr().err
     assert main(["seqgan"]) == 2
     assert "needs --run" in capsys.readouterr().err
+    for words in (["train", "seqgan"], ["train", "--run", str(run), "--resume"]):
+        assert main(words) == 2
+        assert "seqgan is a command of its own" in capsys.readouterr().err
     assert main(["seqgan", "--help"]) == 0
     assert len(capsys.readouterr().out.splitlines()) < 100
 

@@ -48,7 +48,13 @@ def page(name: str) -> str:
 def seqgan_page() -> str:
     """Write the page of SeqGAN, which has a command of its own."""
     summary, _, rest = (seqgan.__doc__ or "").partition("\n")
-    use = "    sparring seqgan --run RUN\n    sparring seqgan --run RUN --data sentences.jsonl"
+    use = """\
+    sparring seqgan --run RUN                             # the oracle task
+    sparring seqgan --run RUN --data sentences.jsonl      # a text
+    sparring seqgan --run CONTROL --credit constant       # the control that belongs beside
+
+Both networks and the words are in `RUN/model`; `sparring.seqgan.results.write(RUN, rows, seed)` lets the generator
+write more. What we saw: [results](../results/seqgan.md)."""
     parts = ["# seqgan", summary, rest.strip("\n"), "## Use it", use]
     for name, cls in seqgan.GROUPS.items():
         own = {"knobs": [as_plain(field) for field in knobs(cls)]}

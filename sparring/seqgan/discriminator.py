@@ -1,6 +1,7 @@
 """The CNN that tells: convolutions of many widths, the largest answer of each over time, a highway layer, two classes.
 
-Source: Yu et al. 2017, arXiv:1609.05473, section 3.3 and table 1 of its appendix; after Kim 2014, arXiv:1408.5882.
+Source: Yu et al. 2017, arXiv:1609.05473, after Kim 2014, arXiv:1408.5882; widths, filters and
+start from the authors' code, which calls its highway with a gate bias of 0 (its default is -2).
 """
 
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor, nn
 FILTERS = {1: 100, 2: 200, 3: 200, 4: 200, 5: 200, 6: 100, 7: 100, 8: 100, 9: 100, 10: 100, 15: 160, 20: 160}
 """Filters of each width, in tokens; widths above the length of a sequence are left out."""
 
-HIGHWAY = -2.0  # how closed the highway's gates begin: most of a feature goes past its layer
-SPREAD, OFFSET = 0.1, 0.1  # of the weights, cut at two of it, and of the biases at the start
+SPREAD, OFFSET = 0.1, 0.1  # of the weights at the start, cut at two of it, and of the biases; not in the highway
 
 
 class Discriminator(nn.Module):
@@ -28,18 +28,19 @@ class Discriminator(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.widths = nn.ModuleList(nn.Conv1d(embedding, count, width) for width, count in wanted.items())
         self.gate, self.change, self.output = (nn.Linear(features, n) for n in (features, features, 2))
-        for name, weight in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.constant_(weight, OFFSET)
-            else:
-                nn.init.trunc_normal_(weight, std=SPREAD, a=-2 * SPREAD, b=2 * SPREAD, generator=draw)
+        for layer in (*self.widths, self.output):
+            nn.init.trunc_normal_(layer.weight, std=SPREAD, a=-2 * SPREAD, b=2 * SPREAD, generator=draw)
+            nn.init.constant_(layer.bias, OFFSET)
+        for layer in (self.gate, self.change):
+            nn.init.xavier_uniform_(layer.weight, generator=draw)
+            nn.init.zeros_(layer.bias)
         nn.init.uniform_(self.embedding.weight, -1, 1, generator=draw)
 
     def forward(self, tokens: Int[Tensor, "B T"], dropout: torch.Generator | None = None) -> Float[Tensor, "B 2"]:
         """Logits of fake and real; with `dropout` some features are left out, chosen by it."""
         seen = self.embedding(tokens).transpose(1, 2)
         x = torch.cat([conv(seen).amax(-1).relu() for conv in self.widths], -1)
-        gate = (self.gate(x) + HIGHWAY).sigmoid()
+        gate = self.gate(x).sigmoid()
         x = gate * self.change(x).relu() + (1 - gate) * x
         if dropout is not None:
             x = x * (torch.rand(x.shape, generator=dropout) < self.keep).to(x) / self.keep

@@ -27,10 +27,10 @@ Two things to know before believing a result:
     MCTS        what the paper (and arXiv:2305.06176 after it) calls Monte-Carlo tree search builds no tree; it is
                 plain roll-out, and so it is here.
 
-What the papers leave open and what is done here: the roll-out policy lags behind the generator as the paper and
-the authors' comments want it (`lag`; embeddings are taken over at once, as in their code). In their TensorFlow 1
-code the update binds new Python names after the graph was built, so that it probably never reached the roll-outs.
-Real sequences are shuffled in each epoch, and the generator of the game starts with a fresh Adam, as theirs does.
+Where the paper and its code differ, this is the code. The paper's roll-out policy is the generator itself (`lag` 0);
+the code means it to lag by 0.8, its embeddings taken over at once, and so it is here. But its TensorFlow 1 update
+binds new Python names after the graph was built, so that it probably never reached the roll-outs. Here real
+sequences are shuffled anew in each epoch; there each epoch has the same batches. The game starts with a fresh Adam.
 
 Source: Yu et al. 2017, arXiv:1609.05473, algorithm 1 and equations 2 to 8; defaults from the authors' code.
 """
