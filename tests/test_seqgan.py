@@ -327,13 +327,14 @@ def test_a_run_goes_on_from_each_of_its_checkpoints_exactly(finished, tmp_path, 
 
 
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
-    whole, run, more = play(tmp_path / "whole", rounds=12), tmp_path / "run", {"rounds": 12}
+    whole, run, more = play(tmp_path / "whole", rounds=40), tmp_path / "run", {"rounds": 40}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in (TINY | more).items()]
     command = [sys.executable, "-m", "sparring.cli.main", "seqgan", f"--run={run}", *flags]
     with subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     ) as child:
-        while not (run / "checkpoints" / "step-00000005").is_dir() and child.poll() is None:
+        log = run / "metrics.jsonl"
+        while (not log.exists() or log.read_text().count("game") < 2) and child.poll() is None:
             time.sleep(0.005)
         child.kill()
     assert child.returncode == -signal.SIGKILL and not (run / "model").exists()
