@@ -6,7 +6,7 @@ finished one is skipped and a killed one resumes, so the same command continues 
     python examples/seqgan_control.py --out runs/seqgan
     python examples/seqgan_control.py --out runs/seqgan-text --data captions.jsonl.gz --fields response=en
 
-The scale is a laptop's, half a minute on one core; `--scale paper` takes the authors' (days on a CPU).
+The scale is a laptop's, half a minute on one core; `--scale paper` takes the authors' (a day of one core for each run).
 """
 
 import argparse

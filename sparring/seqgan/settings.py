@@ -22,8 +22,9 @@ punctuation in lower case; rare words become one unknown word, and too long sent
 Two things to know before believing a result:
 
     constant    upstream's issue 21 says that a constant in place of D's reward trains about as fast. The
-                expected gradient of a constant reward is zero, but single steps are not: they sharpen whatever
-                was sampled, nll_oracle falls, and nll_test rises. Always run --credit constant beside.
+                expected gradient of a constant reward is zero, but single steps are not: each sharpens what
+                was sampled, so entropy falls, nll_test rises, and nll_oracle can fall without anything
+                having been learned. Always run --credit constant beside.
     MCTS        what the paper (and arXiv:2305.06176 after it) calls Monte-Carlo tree search builds no tree; it is
                 plain roll-out, and so it is here.
 
