@@ -26,9 +26,10 @@ class Discriminator(nn.Module):
         features = sum(wanted.values())
         self.keep = keep
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.widths = nn.ModuleList(nn.Conv1d(embedding, count, width) for width, count in wanted.items())
+        widths = [nn.Conv1d(embedding, count, width) for width, count in wanted.items()]
+        self.widths = nn.ModuleList(widths)
         self.gate, self.change, self.output = (nn.Linear(features, n) for n in (features, features, 2))
-        for layer in (*self.widths, self.output):
+        for layer in (*widths, self.output):
             nn.init.trunc_normal_(layer.weight, std=SPREAD, a=-2 * SPREAD, b=2 * SPREAD, generator=draw)
             nn.init.constant_(layer.bias, OFFSET)
         for layer in (self.gate, self.change):
