@@ -31,6 +31,7 @@ class Discriminator(nn.Module):
         self.gate, self.change, self.output = (nn.Linear(features, n) for n in (features, features, 2))
         for layer in (*widths, self.output):
             nn.init.trunc_normal_(layer.weight, std=SPREAD, a=-2 * SPREAD, b=2 * SPREAD, generator=draw)
+            assert layer.bias is not None  # both kinds have one unless told otherwise
             nn.init.constant_(layer.bias, OFFSET)
         for layer in (self.gate, self.change):
             nn.init.xavier_uniform_(layer.weight, generator=draw)
