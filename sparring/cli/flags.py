@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring import methods
+from sparring.cli.main import COMMANDS
 from sparring.cli.parser import Parser, add_knob, one_of
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
@@ -146,6 +147,8 @@ def choose(words: list[str]) -> Choice | None:
         return None
     if name != config.get("method", name):
         raise SettingError(f"{source} is of method {config['method']}, not {name}; leave the method out, or the file")
+    if name in COMMANDS:
+        raise SettingError(f"{name} is a command of its own and no method; see sparring {name} --help")
     found = methods.find(name)
     policy = None
     if not isinstance(found, type):

@@ -75,7 +75,7 @@ def describe(name: str) -> dict[str, Any]:
             "policies": list(found.policies),
             "feedback": "any judge" if found.needs_feedback else "none",
             "defaults": dict(found.defaults),
-            "knobs": [_knob(field) for field in knobs(found.rule)],
+            "knobs": [as_plain(field) for field in knobs(found.rule)],
         }
     equations = [found.loss] + ([found.credit] if found.data == "prompt" else [])
     relaxes = "relaxed_scores" in needs(found.loss)
@@ -84,7 +84,7 @@ def describe(name: str) -> dict[str, Any]:
         | ({"data": "demonstration", "feedback": "discriminator"} if relaxes else {})
         | {
             "loop": "online" if found.data == "prompt" else "offline",
-            "knobs": [_knob(field) for field in knobs(found)] + (_relaxed_knobs() if relaxes else []),
+            "knobs": [as_plain(field) for field in knobs(found)] + (_relaxed_knobs() if relaxes else []),
             "needs": _once(n for equation in equations for n in needs(equation)),
             "uses_if_given": _once(n for equation in equations for n in welcomes(equation)),
         }
@@ -101,7 +101,7 @@ def _once(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _knob(field: Field) -> dict[str, Any]:
+def as_plain(field: Field) -> dict[str, Any]:
     """One knob as plain values; `low` is exclusive when `above` is true."""
     above, within = field.metadata["above"], field.metadata["within"]
     low, high = within or (above, None)
@@ -119,13 +119,13 @@ def _knob(field: Field) -> dict[str, Any]:
 def _judge_knobs() -> list[dict[str, Any]]:
     from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 
-    return [_knob(field) for part in (JudgeSettings, DiscriminatorSettings) for field in knobs(part)]
+    return [as_plain(field) for part in (JudgeSettings, DiscriminatorSettings) for field in knobs(part)]
 
 
 def _relaxed_knobs() -> list[dict[str, Any]]:
     from sparring.loops.settings import RelaxedSettings
 
-    return [_knob(field) for field in knobs(RelaxedSettings)]
+    return [as_plain(field) for field in knobs(RelaxedSettings)]
 
 
 def in_words(knob: dict[str, Any]) -> str:

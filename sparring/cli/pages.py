@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from sparring import methods
-from sparring.cli.methods import describe, in_words
+from sparring.cli.methods import as_plain, describe, in_words
 from sparring.core.glossary import SIGNALS
 from sparring.core.metrics import METRICS, of_loop
+from sparring.core.registry import knobs
+from sparring.core.seqgan_metrics import SEQGAN
 from sparring.models.checkpoint import write_text
+from sparring.seqgan import settings as seqgan
 
 
 def write_pages(folder: Path) -> list[Path]:
-    """Write NAME.md for every method and README.md, the index; returns what was written."""
-    pages = {"README.md": index()} | {f"{name}.md": page(name) for name in methods.names()}
+    """Write NAME.md for every method, seqgan.md, and README.md, the index; returns what was written."""
+    pages = {"README.md": index(), "seqgan.md": seqgan_page()} | {f"{n}.md": page(n) for n in methods.names()}
     for name, text in pages.items():
         write_text(folder / name, text)
     return [folder / name for name in pages]
@@ -25,7 +28,8 @@ def index() -> str:
         about = describe(name)
         rows.append([f"[{name}]({name}.md)", f"{about['data']}s", about["loop"], about["summary"]])
     note = "Made by `make docs` from what each method says of itself; the equation is the code's own docstring."
-    return f"# Methods\n\n{note}\n\n" + _table(["method", "learns from", "loop", "what it does"], rows)
+    older = "To compare with, and no method of this list: [SeqGAN](seqgan.md) as it was in 2017.\n"
+    return f"# Methods\n\n{note}\n\n" + _table(["method", "learns from", "loop", "what it does"], rows) + f"\n{older}"
 
 
 def page(name: str) -> str:
@@ -38,8 +42,32 @@ def page(name: str) -> str:
             rows = [[f"`{n}`", SIGNALS[n].axes, SIGNALS[n].unit, SIGNALS[n].meaning] for n in about[key]]
             parts += [f"## {title}", _table(["signal", "axes", "unit", "meaning"], rows)]
     shown = of_loop(about["loop"], has_discriminator=about.get("feedback") == "discriminator")
-    figures = [[f"`{n}`", METRICS[n].unit, METRICS[n].meaning, METRICS[n].healthy] for n in shown]
-    parts += ["## Figures of a run", _table(["figure", "unit", "meaning", "healthy"], figures)]
+    return _join([*parts, "## Figures of a run", _figures(shown)])
+
+
+def seqgan_page() -> str:
+    """Write the page of SeqGAN, which has a command of its own."""
+    summary, _, rest = (seqgan.__doc__ or "").partition("\n")
+    use = """\
+    sparring seqgan --run RUN                             # the oracle task
+    sparring seqgan --run RUN --data sentences.jsonl      # a text
+    sparring seqgan --run CONTROL --credit constant       # the control that belongs beside
+
+Both networks and the words are in `RUN/model`; `sparring.seqgan.results.write(RUN, rows, seed)` lets the generator
+write more. What we saw: [results](../results/seqgan.md)."""
+    parts = ["# seqgan", summary, rest.strip("\n"), "## Use it", use]
+    for name, cls in seqgan.GROUPS.items():
+        own = {"knobs": [as_plain(field) for field in knobs(cls)]}
+        parts += [f"## Knobs: {name}", cls.__doc__ or "", _knobs(own)]
+    return _join([*parts, "## Figures of a run", _figures(["round", "loss", "reward", "entropy", *SEQGAN])])
+
+
+def _figures(names: list[str]) -> str:
+    rows = [[f"`{n}`", METRICS[n].unit, METRICS[n].meaning, METRICS[n].healthy] for n in names]
+    return _table(["figure", "unit", "meaning", "healthy"], rows)
+
+
+def _join(parts: list[str]) -> str:
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
 

@@ -6,6 +6,7 @@ that no number is right for every run. Means over responses or tokens are taken 
 
 from sparring.core.metric import Metric
 from sparring.core.selection_metrics import SELECTION
+from sparring.core.seqgan_metrics import SEQGAN
 
 _TRAINING = {
     "step": Metric(meaning="optimizer steps made so far", unit="steps", healthy="counts up by one", low=1.0),
@@ -285,7 +286,7 @@ _JUDGE = {
     ),
 }
 
-METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE, **SELECTION}
+METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE, **SELECTION, **SEQGAN}
 
 _OF_LOOP = {
     "offline": (*_TRAINING, *_ORDERED),

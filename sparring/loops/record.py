@@ -2,9 +2,9 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import yaml
@@ -12,7 +12,6 @@ import yaml
 from sparring.core.errors import RunError
 from sparring.core.version import VERSION
 from sparring.data.read import fingerprint
-from sparring.loops.job import Job
 from sparring.models.checkpoint import write_text
 from sparring.models.machine import Machine
 
@@ -21,6 +20,30 @@ FILES = ("eval_data", "negatives", "pretrain")
 
 SAME = ("method", "policy", "feedback", "fields", "where", "negatives_where")
 """What a resumed run must be asked for as before, beside its settings; files may move, their contents may not."""
+
+
+@runtime_checkable
+class Request(Protocol):
+    """What a run is asked to do."""
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        ...
+
+    @property
+    def data(self) -> str | None:
+        """The file it learns from; None when it makes its own."""
+        ...
+
+    @property
+    def command(self) -> str:
+        """The words it was started with."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that run.yaml holds of it."""
+        ...
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -37,7 +60,7 @@ def read_record(run: Path) -> dict[str, Any]:
     return content
 
 
-def write_record(job: Job, machine: Machine, hashes: Mapping[str, str]) -> None:
+def write_record(job: Request, machine: Machine, hashes: Mapping[str, str]) -> None:
     """Write run.yaml, which makes the folder a run."""
     made = {
         "hashes": dict(hashes),
@@ -53,24 +76,43 @@ def write_record(job: Job, machine: Machine, hashes: Mapping[str, str]) -> None:
     write_text(job.run / "run.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def hashes_of(job: Job, model: str) -> dict[str, str]:
-    """Hash all that a run is made from; `model` is the hash of the weights it starts with."""
-    files = {"data": job.data, **{name: getattr(job, name) for name in FILES}}
-    return {"model": model} | {name: fingerprint(place) for name, place in files.items() if place is not None}
+def hashes_of(job: Request, model: str | None = None) -> dict[str, str]:
+    """Hash all that a run is made from; `model` is the hash of the weights it starts with, if it has any."""
+    files = {"data": job.data, **{name: getattr(job, name, None) for name in FILES}}
+    found = {name: fingerprint(place) for name, place in files.items() if place is not None}
+    return ({"model": model} if model else {}) | found
 
 
-def check_request(job: Job, before: Mapping[str, Any]) -> None:
+def check_folder(job: Request, *, resume: bool, may_hold: Collection[str] = ()) -> None:
+    """Refuse a folder that holds something else, and a resumed run that is asked for differently.
+
+    `may_hold` names what a run that was ended early may have left before its run.yaml.
+    """
+    if resume and (job.run / "run.yaml").is_file():
+        check_request(job, read_record(job.run))
+        return
+    if job.run.exists() and not job.run.is_dir():
+        raise RunError(f"{job.run}: this is a file; a run is a folder")
+    found = {p.name for p in job.run.iterdir() if not p.name.endswith(".part")} if job.run.is_dir() else set()
+    if found and not resume:
+        raise RunError(f"{job.run}: the folder is not empty; choose another --run, or add --resume to go on with it")
+    if found - set(may_hold):
+        raise RunError(f"{job.run}: there is no run here to resume (no run.yaml), but {sorted(found)[0]} is; "
+                       "choose another --run")  # fmt: skip
+
+
+def check_request(job: Request, before: Mapping[str, Any]) -> None:
     """Raise RunError when a run is resumed with another method, feedback, choice of rows or setting."""
     now = job.to_dict()
     old, new = before.get("settings") or {}, now["settings"]
-    changed = [(n, before.get(n), now[n]) for n in SAME if before.get(n) != now[n]]
+    changed = [(n, before.get(n), now.get(n)) for n in SAME if before.get(n) != now.get(n)]
     changed += [(n, old.get(n), new.get(n)) for n in {**new, **old} if old.get(n) != new.get(n)]
-    changed += [(n, before.get(n), now[n]) for n in FILES if bool(before.get(n)) != bool(now[n])]
+    changed += [(n, before.get(n), now.get(n)) for n in ("data", *FILES) if bool(before.get(n)) != bool(now.get(n))]
     for name, was, is_now in changed:
         raise RunError(f"{job.run}: the run was started with {name} {was!r}, not {is_now!r}; resume it unchanged")
 
 
-def check_contents(job: Job, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
+def check_contents(job: Request, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
     """Raise RunError, naming the file, when data or model are not what they were when the run was started."""
     was = before.get("hashes") or {}
     for name, value in now.items():

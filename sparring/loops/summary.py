@@ -7,7 +7,7 @@ from sparring.loops.run import Run
 
 BARS = " .:-=+*#%@"
 WIDTH = 60
-CURVES = ("eval_score", "score", "eval_loss", "loss", "reward_accuracy")
+CURVES = ("eval_score", "score", "eval_loss", "loss", "reward_accuracy", "nll_oracle", "nll_test")
 
 
 def show_summary(folder: Path, *, quiet: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparring.core.errors import RunError, SettingError
+from sparring.core.errors import SettingError
 from sparring.loops import offline, online
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.job import Job, make_job
@@ -12,7 +12,7 @@ from sparring.loops.load import Data, load_data, load_feedback, load_model
 from sparring.loops.progress import Progress, note
 from sparring.loops.record import (
     check_contents,
-    check_request,
+    check_folder,
     differences,
     hashes_of,
     precision_before,
@@ -62,28 +62,14 @@ def train(
         negatives=negatives, pretrain=pretrain, fields=fields, where=where, negatives_where=negatives_where,
         settings=settings, command=command,
     )  # fmt: skip
-    _check_folder(job, resume=resume)
+    # A run that was ended during its warm-up has nothing else yet.
+    check_folder(job, resume=resume, may_hold={WARM_UP})
     if (folder / "model").is_dir():
         note(f"{folder}: this run is finished; its model is in {folder / 'model'}", quiet=quiet)
         return folder
     if job.selection is not None:
         return _select_and_train(job, quiet=quiet)
     return _execute(job, _start(job, quiet=quiet), quiet=quiet)
-
-
-def _check_folder(job: Job, *, resume: bool) -> None:
-    """Refuse a folder that holds something else, and a resumed run that is asked for differently."""
-    if resume and (job.run / "run.yaml").is_file():
-        check_request(job, read_record(job.run))
-        return
-    if job.run.exists() and not job.run.is_dir():
-        raise RunError(f"{job.run}: this is a file; a run is a folder")
-    found = {p.name for p in job.run.iterdir() if not p.name.endswith(".part")} if job.run.is_dir() else set()
-    if found and not resume:
-        raise RunError(f"{job.run}: the folder is not empty; choose another --run, or add --resume to go on with it")
-    if found - {WARM_UP}:  # a run that was ended during its warm-up has nothing else yet
-        raise RunError(f"{job.run}: there is no run here to resume (no run.yaml), but {sorted(found)[0]} is; "
-                       "choose another --run")  # fmt: skip
 
 
 def _start(job: Job, *, quiet: bool) -> str:

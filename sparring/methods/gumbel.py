@@ -11,7 +11,7 @@ REINFORCE asks how good a whole response was and has one number for all its toke
 other token of the vocabulary, the judge's slope towards it: far more to learn from a sample, and biased, since the
 judge is asked about mixtures of tokens that it has never read.
 
-Where this differs from the paper, which gives no temperature, no schedule, no price of KL, and nothing about ends:
+What the paper leaves open, for it gives no temperature, no schedule, no price of KL, and nothing about ends:
 - tokens are drawn by the ordinary sampler and their noise is drawn given the token, which is the same distribution;
 - whether a response ends is decided by its tokens alone. The relaxed choice is among all tokens but the ends of text,
   and an end is an end: neither a reward nor a price for ending earlier reaches the policy through the judge, which
