@@ -39,10 +39,10 @@ def responses(trunk, texts, prompts=PROMPTS):
     return read_out(collate([Row(prompt=p, responses=texts) for p in prompts]), trunk.tokenizer)
 
 
-def judge(trunk, *, unwanted=(), real=None, ridge=0.01, folds=5, reward="logit", share=0.5):
+def judge(trunk, *, unwanted=(), real=None, ridge=0.01, reward="logit", share=0.5):
     data = Demonstrations(real=demonstrations() if real is None else real, held_out=(), unwanted=unwanted)
     terms = JudgeSettings(reward=reward, negatives_share=share)
-    how = WordsSettings(words_ridge=ridge, words_folds=folds)
+    how = WordsSettings(words_ridge=ridge)
     return BagOfWords(data, how, terms, machine(), vocabulary=len(trunk.tokenizer), seed=0)
 
 
@@ -58,9 +58,10 @@ def test_a_fit_on_one_feature_is_where_its_slope_is_zero():
 
 
 def test_a_ridge_pulls_the_weight_to_the_root_of_its_equation():
-    rows, is_real = csr_array(np.array([[1.0], [-1.0]])), np.array([1.0, 0.0])
-    w = float(fit(rows, is_real, np.array([0.5, 0.5]), 0.1).weights[0])
-    assert 0.2 * w == pytest.approx(1 / (1 + math.exp(w)), abs=1e-6)  # slope of log(1 + e^-w) + 0.1 w^2
+    # x = 5 and -5 with spread 5 (and a hundredth): in units of the spread the loss is log(1 + e^-z) + 0.1 z^2
+    rows, is_real = csr_array(np.array([[5.0], [-5.0]])), np.array([1.0, 0.0])
+    z = 5.01 * float(fit(rows, is_real, np.array([0.5, 0.5]), 0.1).weights[0])
+    assert 0.2 * z == pytest.approx(5 / 5.01 / (1 + math.exp(z * 5 / 5.01)), abs=1e-6)
 
 
 def test_area_counts_pairs_and_halves_ties():
@@ -78,21 +79,7 @@ def test_it_pays_nothing_before_it_learns_and_tells_words_apart_after(trunk):
     d.learn(responses(trunk, ((18, 19, 20, EOS), (21, 22, 25, EOS))))
     assert (d.score(batch)[:, 1] > d.score(batch)[:, 0] + 1).all()
     figures = d.learn(responses(trunk, ((18, 21, 20, EOS),)))
-    assert figures["judge_accuracy_held_out"] > 0.9 and figures["judge_loss"] < math.log(2)
-    assert figures["judge_score_real"] > 0 > figures["judge_score_fake"]
-
-
-def test_a_demonstration_is_not_known_to_those_who_score_its_prompt(trunk):
-    # One demonstration has a word that no other has. At its own prompt the word pays nothing; elsewhere it pays.
-    special, odd = 26, PROMPTS[0]
-    real = [*demonstrations(prompts=PROMPTS[1:]), Row(prompt=odd, responses=((special, 10, EOS),), where="odd")]
-    d = judge(trunk, real=real, ridge=1e-3)
-    d.learn(responses(trunk, ((18, 10, EOS), (20, 21, EOS))))
-    with_it, without = d.score(responses(trunk, ((10, special), (10, 11)), prompts=[odd, (14,)])).unbind(-1)
-    # (14,) is no prompt of a demonstration, so all weights speak there, and most of them know the word
-    plain = d.score(responses(trunk, ((10, 27), (10, 11)), prompts=[odd, (14,)]))[:, 0]
-    assert float(with_it[0] - plain[0]) == pytest.approx(0.0, abs=1e-6)
-    assert float(with_it[1] - plain[1]) > 0.1 and without.isfinite().all()
+    assert figures["judge_accuracy"] > 0.9 and figures["judge_loss"] < math.log(2)
 
 
 def test_unwanted_texts_are_fakes_of_their_own_weight(trunk):
@@ -107,14 +94,6 @@ def test_unwanted_texts_are_fakes_of_their_own_weight(trunk):
         good, bad = d.score(responses(trunk, ((10, 18, 19, EOS), (10, 18, 25, EOS))))[0]
         seen[share] = float(good - bad)
     assert seen[0.0] == pytest.approx(0.0, abs=1e-3) and seen[0.5] > 0.5
-
-
-def test_with_fewer_prompts_than_folds_all_weights_score(trunk):
-    one = PROMPTS[0]
-    d = judge(trunk, real=demonstrations(prompts=[one] * 12))
-    d.learn(responses(trunk, ((18, 19, EOS), (20, 21, EOS)), prompts=[one] * 4))
-    good, bad = d.score(responses(trunk, ((10, 11, EOS), (18, 19, EOS)), prompts=[one]))[0]
-    assert good > bad
 
 
 def test_it_goes_on_exactly_from_its_state(trunk):
@@ -137,7 +116,7 @@ def test_what_it_leaves_scores_alike_and_can_be_read(trunk, tmp_path):
     d = judge(trunk)
     d.learn(responses(trunk, ((18, 19, EOS), (20, 21, EOS))))
     d.save(trunk.tokenizer, tmp_path)
-    batch = responses(trunk, ((18, 10, EOS), (11, EOS)), prompts=[(14,)])  # a prompt that all weights score
+    batch = responses(trunk, ((18, 10, EOS), (11, EOS)), prompts=[(14,)])
     torch.testing.assert_close(load_bag_of_words(str(tmp_path), trunk).score(batch), d.logits(batch))
     told = json.loads((tmp_path / FILE).read_text())["tokens"]
     weights = [abs(t["weight"]) for t in told]

@@ -154,7 +154,7 @@ class RewardSettings:
 
     scores: str = knob(
         "given",
-        "scores as the judge gives them, or at mean 0 and spread 1 in each round",
+        "scores as the judge gives them, or at mean 0 and spread 1 a round",
         choices=("given", "whitened"),
     )
     unfinished: float = knob(
@@ -196,7 +196,7 @@ class JudgeSettings:
     )
     judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
     negatives_share: float = knob(
-        0.5, "share of the fakes in a judge update that are texts of the unwanted kind, if given", within=(0, 1)
+        0.5, "share of the fakes that are texts of the unwanted kind, if given", within=(0, 1)
     )
 
 
@@ -229,10 +229,10 @@ class DiscriminatorSettings:
     judge_batch: int = knob(16, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
     label_smoothing: float = knob(0.1, "how far the judge's targets stay from 0 and 1", within=(0, 0.49))
-    replay: float = knob(0.5, "share of the fakes in a judge update that are of earlier rounds", within=(0, 1))
+    replay: float = knob(0.5, "share of the fakes in an update that are of earlier rounds", within=(0, 1))
     judge_reads: str = knob(
         "mean",
-        "what the judge's head reads: the mean over the response's tokens, or the last one",
+        "what its head reads: the mean over the response's tokens, or the last one",
         choices=("mean", "last"),
     )
     judge_held_out: float = knob(0.2, "share of the demonstrations that the judge never learns from", within=(0, 0.9))
@@ -243,9 +243,8 @@ class WordsSettings:
     """How a judge that knows words only learns."""
 
     words_ridge: float = knob(
-        0.01, "price of the squared weights of the words; larger trusts few demonstrations less", above=0
+        0.1, "price of the squared weights of the words; larger for fewer demonstrations", above=0
     )
-    words_folds: int = knob(5, "parts of the demonstrations, each judged by what the others teach", within=(2, 100))
 
 
 @settings
