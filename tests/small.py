@@ -71,7 +71,8 @@ def quick(method, run, *, data="", feedback=(), resume=False, model="", settings
     """Train the small model; returns the run folder."""
     found = find(method)
     is_online = isinstance(found, Recipe) or found.data == "prompt"
-    base = ONLINE | (JUDGE if "discriminator" in str(feedback) or "rlgaf" in method else {}) if is_online else OFFLINE
+    adversarial = "discriminator" in str(feedback) or (isinstance(found, Recipe) and not feedback)
+    base = ONLINE | (JUDGE if adversarial else {}) if is_online else OFFLINE
     base = SELECTING if method in SELECTIONS else base
     file = data or world() / ("pairs.jsonl" if method in ("dpo", "reward_model") else "texts.jsonl")
     return train(

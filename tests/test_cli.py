@@ -194,7 +194,7 @@ def test_resume_needs_nothing_but_the_run_folder(tmp_path):
         (words("--schedule", "cosin"), "--schedule: 'cosin' is not a choice; did you mean cosine?"),
         (words("extra"), "'extra' was not expected after sparring train dpo"),
         (words("--fields", "prompt"), "--fields: 'prompt' is not OURS=THEIRS"),
-        (words("--policy", "ppo3", method="rlgaf"), "--policy: 'ppo3' is not a choice; did you mean ppo?"),
+        (words("--policy", "ppo3", method="rlgaf"), "--policy: 'ppo3' is not a choice; did you mean ppo, grpo?"),
         (words("--policy", "ppo"), "unknown flag --policy"),
         (words("--config", "none.yaml"), "none.yaml does not exist"),
         (["train", "--run", "nowhere", "--resume"], "nowhere/run.yaml does not exist"),

@@ -223,7 +223,7 @@ def test_a_method_cannot_be_changed_and_takes_no_unknown_knob():
 
 def test_rlgaf_is_made_of_methods_that_exist():
     recipe = methods.find("rlgaf")
-    assert recipe.policies == ("ppo", "reinforce", "rloo")
+    assert recipe.policies == ("ppo", "reinforce", "rloo", "grpo")
     assert all(methods.get(name).data == "prompt" for name in recipe.policies)
     assert recipe.feedback == "discriminator" and recipe.data == "demonstration"
 

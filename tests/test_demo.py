@@ -11,7 +11,7 @@ from sparring.report.page import comparison_page
 
 SMALL = {"epochs": 1, "batch": 8, "eval_every": 10, "save_every": 10, "held_out": 0.1, "precision": "fp32"}
 SPAR = {
-    "rounds": 2, "batch": 4, "K": 2, "max_tokens": demo.TOKENS, "judge_batch": 4, "judge_warmup": 2, "save_every": 2,
+    "rounds": 2, "batch": 4, "K": 2, "max_tokens": demo.TOKENS, "judge_warmup": 2, "save_every": 2,
     "held_out": 0.0, "precision": "fp32",
 }  # fmt: skip
 

@@ -8,10 +8,11 @@ import torch
 
 from sparring.data.batch import Row, collate
 from sparring.data.responses import read_out
-from sparring.feedback.discriminator import BUFFER, REWARDS, Demonstrations, Discriminator, judge_loss
+from sparring.feedback.adversary import REWARDS, Demonstrations
+from sparring.feedback.discriminator import BUFFER, Discriminator, judge_loss
 from sparring.feedback.protocol import LearningFeedback
 from sparring.loops.load import _keep_from_judge
-from sparring.loops.settings import DiscriminatorSettings
+from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 from sparring.models.backbone import tiny_model
 from sparring.models.signals import new_scorer
 from sparring.models.update import Updater
@@ -21,8 +22,8 @@ PROMPTS = [(i,) for i in range(3, 9)]
 GOOD, BAD = range(10, 18), range(18, 26)  # two halves of the vocabulary: what people write, and what the policy writes
 EOS = 1
 SETTINGS = {
-    "judge_loss": "bce", "reward": "logit", "judge_steps": 1, "judge_batch": 6, "gate": 1.0, "label_smoothing": 0.0,
-    "replay": 0.5, "negatives_share": 0.5,
+    "judge_loss": "bce", "judge_steps": 1, "judge_batch": 6, "gate": 1.0, "label_smoothing": 0.0,
+    "replay": 0.5,
 }  # fmt: skip
 
 
@@ -41,14 +42,15 @@ def responses(tokens=BAD, prompts=PROMPTS, K=2, seed=0):
     return read_out(collate(rows), tiny_model(WORDS, width=8, layers=1, heads=1, context=16, seed=0).tokenizer)
 
 
-def judge(*, unwanted=(), held_out=True, lr=1e-2, micro_tokens=8192, **changed):
+def judge(*, unwanted=(), held_out=True, lr=1e-2, micro_tokens=8192, reward="logit", negatives_share=0.5, **changed):
     trunk = tiny_model(WORDS, width=16, layers=1, heads=2, context=32, seed=0)
     network = new_scorer(trunk, "judge", 0)
     settings = replace(DiscriminatorSettings(), **SETTINGS | changed)
     kept = demonstrations(PROMPTS[4:] * 3, "kept") if held_out else []
     data = Demonstrations(real=demonstrations(PROMPTS[:4] * 3, "real"), held_out=kept, unwanted=unwanted)
     updater = Updater(network.trainable(), machine(), lr=lr, total=1)
-    return Discriminator(network, updater, data, settings, seed=0, micro_tokens=micro_tokens)
+    terms = JudgeSettings(reward=reward, negatives_share=negatives_share)
+    return Discriminator(network, updater, data, settings, terms, seed=0, micro_tokens=micro_tokens)
 
 
 def spied(judge):
@@ -238,7 +240,7 @@ def test_where_all_share_a_prompt_responses_are_learnt_from_and_watched():
     d = Discriminator(
         d.network, d.updater,
         Demonstrations(real=demonstrations([prompt] * 8, "real"), held_out=demonstrations([prompt] * 4, "kept")),
-        d.settings, seed=0, micro_tokens=8192,
+        d.settings, d.terms, seed=0, micro_tokens=8192,
     )  # fmt: skip
     figures = d.learn(responses(prompts=[prompt] * 3))
     assert figures["judge_steps"] == 5.0 and {"judge_score_real", "judge_loss"} <= figures.keys()

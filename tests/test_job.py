@@ -72,7 +72,7 @@ WRONG = [
     ("sft", {"pretrain": "t.jsonl"}, "and sft takes none"),
     ("ppo", {"feedback": ["length"], "settings": {"kl_horizon": 1e4}}, "set kl_target"),
     ("ppo", {"feedback": ["length"], "settings": {"batch": 2, "minibatches": 3}}, "only 2 prompts"),
-    ("rlgaf", {"settings": {"keep_best": "eval_score"}}, "a discriminator's move"),
+    ("rlgaf", {"settings": {"keep_best": "eval_score"}}, "this judge's move"),
     ("ppo", {"feedback": ["length"], "settings": {"keep_best": "eval_score", "held_out": 0.0}}, "held-out prompts"),
     ("sft", {"settings": {"patience": 1, "held_out": 0.0}}, "held-out records"),
     ("sft", {"settings": {"patience": 1, "keep_best": "last"}}, "keep_best"),

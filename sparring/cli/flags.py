@@ -14,6 +14,7 @@ from sparring.cli.main import COMMANDS
 from sparring.cli.parser import Parser, add_knob, one_of
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
+from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, learners_of
 from sparring.loops import settings
 from sparring.loops.parts import trains_scorer
 
@@ -85,10 +86,10 @@ class Choice:
         return {} if isinstance(self.found, type) else self.found.defaults.get(self.policy or "", {})
 
     @property
-    def is_adversarial(self) -> bool:
-        """Whether a discriminator learns along."""
-        own = self.found.feedback if isinstance(self.found, Recipe) else ""
-        return self.is_online and any("discriminator" in spec for spec in self.feedback or (own,))
+    def learning(self) -> set[str]:
+        """Name the judges that learn along."""
+        own = [self.found.feedback] if isinstance(self.found, Recipe) and self.found.feedback else []
+        return learners_of(self.feedback or own) if self.is_online else set()
 
     def groups(self) -> list[Group]:
         """List the flags by group, the method's own knobs first."""
@@ -102,13 +103,7 @@ class Choice:
             shown += [("online", settings.OnlineSettings), ("reward", settings.RewardSettings)]
         else:
             shown.append(("offline", settings.OfflineSettings))
-        shown += _asked_for(equation)
-        if self.mixes_text:
-            shown.append(("pre-training text", settings.PretrainSettings))
-        if self.masks:
-            shown.append(("nucleus", settings.NucleusSettings))
-        if self.is_adversarial:
-            shown.append(("discriminator", settings.DiscriminatorSettings))
+        shown += [(title, cls) for title, cls, has_use in self._if_of_use(equation) if has_use]
         shown += [("model", settings.ModelSettings), ("data", settings.DataSettings)]
         shown += [("optimizer", settings.OptimizerSettings), ("run", settings.RunSettings)]
         return [
@@ -119,17 +114,19 @@ class Choice:
             if knobs(cls)
         ]
 
-
-def _asked_for(equation: type) -> list[tuple[str, type]]:
-    """Settings that belong to what an equation asks for."""
-    asked = [*needs(equation.loss), *welcomes(equation.loss)]  # type: ignore[attr-defined]  # methods have one
-    shown: list[tuple[str, type]] = [("scorer", settings.ScorerSettings)] if trains_scorer(equation) else []
-    by_signal = {
-        "margin": ("margins", settings.MarginSettings),
-        "other_token_logps": ("hindsight", settings.HindsightSettings),
-        "relaxed_scores": ("relaxation", settings.RelaxedSettings),
-    }
-    return shown + [group for signal, group in by_signal.items() if signal in asked]
+    def _if_of_use(self, equation: Any) -> list[tuple[str, type, bool]]:
+        """List the groups that only some runs have, and whether this one does."""
+        return [
+            ("scorer", settings.ScorerSettings, trains_scorer(equation)),
+            ("margins", settings.MarginSettings, "margin" in welcomes(equation.loss)),
+            ("hindsight", settings.HindsightSettings, "other_token_logps" in needs(equation.loss)),
+            ("relaxation", settings.RelaxedSettings, "relaxed_scores" in needs(equation.loss)),
+            ("pre-training text", settings.PretrainSettings, self.mixes_text),
+            ("nucleus", settings.NucleusSettings, self.masks),
+            ("judge", settings.JudgeSettings, bool(self.learning)),
+            ("discriminator", settings.DiscriminatorSettings, DISCRIMINATOR in self.learning),
+            ("bag of words", settings.WordsSettings, BAG_OF_WORDS in self.learning),
+        ]
 
 
 def choose(words: list[str]) -> Choice | None:
@@ -194,7 +191,7 @@ def add_files(parser: Parser, choice: Choice) -> None:
         policies = choice.found.policies
         parser.add_argument("--policy", type=one_of(policies), metavar="{" + ",".join(policies) + "}",
             help=f"the policy's equation (default {policies[0]})")  # fmt: skip
-    if choice.is_adversarial:
+    if choice.learning:
         add("--negatives", "FILE", "real but unwanted text that joins the fakes")
         add("--negatives-where", "FIELD=VALUE", "keep only such rows of --negatives; repeat for more", repeat=True)
     add("--eval-data", "FILE", "held-out records; otherwise a share of the data is held out")

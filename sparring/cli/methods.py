@@ -117,9 +117,9 @@ def as_plain(field: Field) -> dict[str, Any]:
 
 
 def _judge_knobs() -> list[dict[str, Any]]:
-    from sparring.loops.settings import DiscriminatorSettings
+    from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 
-    return [as_plain(field) for field in knobs(DiscriminatorSettings)]
+    return [as_plain(field) for part in (JudgeSettings, DiscriminatorSettings) for field in knobs(part)]
 
 
 def _relaxed_knobs() -> list[dict[str, Any]]:

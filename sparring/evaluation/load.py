@@ -18,10 +18,11 @@ from sparring.data.tokens import prepare
 from sparring.evaluation.measure import Tick
 from sparring.evaluation.origin import Origin, judge_notes
 from sparring.feedback.combine import build
+from sparring.feedback.expression import LEARN_ALONG
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker, load_ranker
-from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
+from sparring.feedback.saved import load_saved
 from sparring.models.backbone import load_trunk
 from sparring.models.folders import resolve
 from sparring.models.signals import Network
@@ -133,14 +134,12 @@ def load_judge(spec: Judge, policy: Trunk, *, device: str) -> Feedback:
     """
 
     def find(name: str) -> Feedback:
-        folder = Path(name).expanduser()
-        if name == "discriminator":
-            raise FeedbackError("a discriminator lives only in its run; name the folder where it is kept: RUN/judge")
+        if name in LEARN_ALONG:
+            raise FeedbackError(f"a {name} lives only in its run; name the folder where it is kept: RUN/judge")
         if is_ranker(name):
             return load_ranker(name, policy, device=device)
-        if folder.is_dir():
-            has_judge = (folder / "run.yaml").is_file() and (folder / "judge").is_dir()
-            return load_reward_model(str(folder / "judge" if has_judge else folder), policy, device=device)
+        if Path(name).expanduser().is_dir():
+            return load_saved(name, policy, device=device)
         return load_rule(name)
 
     if isinstance(spec, str):

@@ -14,30 +14,24 @@ Source: Yu et al. 2023, arXiv:2305.06176, table 1; pairs as in GAD, arXiv:2511.1
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 
 from sparring.core.loss import Loss, Tally, add, figures, per_prompt
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch, Row, collate
 from sparring.data.responses import Responses
+from sparring.feedback.adversary import REWARDS, Demonstrations, Terms, one_by_one, pick, sides
 from sparring.feedback.reward_model import score_in_parts
 from sparring.models.signals import Network, score
 from sparring.models.update import Updater
 
 BUFFER = 512  # earlier responses that are remembered
 MEMORY = 0.8  # how much of the held-out figure comes from earlier rounds
-
-REWARDS = {
-    "logit": lambda s: s,
-    "norm": lambda s: s.sigmoid() - 0.5,
-    "logsig": logsigmoid,
-}
 
 
 @runtime_checkable
@@ -47,11 +41,6 @@ class Settings(Protocol):
     @property
     def judge_loss(self) -> str:
         """Bce or bt."""
-        ...
-
-    @property
-    def reward(self) -> str:
-        """Logit, norm or logsig."""
         ...
 
     @property
@@ -79,20 +68,6 @@ class Settings(Protocol):
         """Share of fakes from earlier rounds."""
         ...
 
-    @property
-    def negatives_share(self) -> float:
-        """Share of fakes of the unwanted kind."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demonstrations:
-    """What the judge knows of the world: wanted texts, some of them never learnt from, and unwanted ones."""
-
-    real: Sequence[Row]
-    held_out: Sequence[Row]
-    unwanted: Sequence[Row] = ()
-
 
 class Discriminator:
     """A scalar head on a language model of its own (or an adapter of its own), with its own optimizer."""
@@ -103,11 +78,12 @@ class Discriminator:
         updater: Updater,
         data: Demonstrations,
         settings: Settings,
+        terms: Terms,
         *,
         seed: int,
         micro_tokens: int,
     ) -> None:
-        self.network, self.updater, self.data, self.settings = network, updater, data, settings
+        self.network, self.updater, self.data, self.settings, self.terms = network, updater, data, settings, terms
         self.seed, self.micro_tokens = seed, micro_tokens
         self._by_prompt: dict[tuple[int, ...], list[Row]] = {}
         for row in data.real:
@@ -121,7 +97,7 @@ class Discriminator:
 
     def score(self, responses: Responses) -> Float[Tensor, "B K"]:
         """Score each response by the reward form in use; larger means more like a demonstration."""
-        return REWARDS[self.settings.reward](self.logits(responses))
+        return REWARDS[self.terms.reward](self.logits(responses))
 
     def logits(self, responses: Responses) -> Float[Tensor, "B K"]:
         """The judge's own number: the log-odds, as it believes, that the response is a demonstration."""
@@ -130,7 +106,7 @@ class Discriminator:
     def differentiable_score(self, batch: Batch, relaxed: Float[Tensor, "N V"]) -> Float[Tensor, "B K"]:
         """Score responses in relaxed tokens, which come in the order of the mask; a gradient reaches nothing else."""
         with self.network.standing_still():
-            return REWARDS[self.settings.reward](score(self.network, batch, relaxed))
+            return REWARDS[self.terms.reward](score(self.network, batch, relaxed))
 
     @property
     def held_out_accuracy(self) -> float:
@@ -143,7 +119,7 @@ class Discriminator:
 
         Several processes put their responses together first and draw alike, so all learn the same.
         """
-        fresh = [row for one in self.updater.machine.join(_rows(fake)) for row in one]
+        fresh = [row for one in self.updater.machine.join(one_by_one(fake)) for row in one]
         draw = rng(self.seed, "judge", self._calls)
         self._calls += 1
         row = self._watch(fresh, draw)
@@ -180,15 +156,15 @@ class Discriminator:
 
     def _fake(self, fresh: list[Row], draw: Any) -> Row:
         """One unwanted text: of the unwanted kind, from the past, or fresh."""
-        if self.data.unwanted and draw.random() < self.settings.negatives_share:
-            return _pick(self.data.unwanted, draw)
+        if self.data.unwanted and draw.random() < self.terms.negatives_share:
+            return pick(self.data.unwanted, draw)
         if self._buffer and draw.random() < self.settings.replay:
-            return _pick(self._buffer, draw)
-        return _pick(fresh, draw)
+            return pick(self._buffer, draw)
+        return pick(fresh, draw)
 
     def _partner(self, fake: Row, draw: Any) -> Row:
         """A demonstration of the same prompt, so that the prompt itself gives nothing away; else any."""
-        return _pick(self._by_prompt.get(fake.prompt) or self.data.real, draw)
+        return pick(self._by_prompt.get(fake.prompt) or self.data.real, draw)
 
     def _remember(self, fresh: list[Row], draw: Any) -> None:
         for row in fresh:
@@ -202,7 +178,7 @@ class Discriminator:
         """Measure on what the judge has not learnt from: held-out demonstrations, fresh responses to their prompts."""
         machine, counted = self.updater.machine, []
         fakes = [r for r in fresh if r.prompt in self._known_out][: self.settings.judge_batch]
-        pairs = machine.share([(_pick(self.data.held_out, draw), f) for f in fakes])
+        pairs = machine.share([(pick(self.data.held_out, draw), f) for f in fakes])
         size = max(1, self.micro_tokens // (2 * max((r.tokens for pair in pairs for r in pair), default=1)))
         for start in range(0, len(pairs), size):
             real, fake = self._logits(pairs[start : start + size])
@@ -238,30 +214,9 @@ def judge_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str, 
 
 def _told_apart(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
     """Whether logits are on the right side of zero."""
-    return {"real": _sides(real), "fake": _sides(-fake)}
+    return {"real": sides(real), "fake": sides(-fake)}
 
 
 def _count(columns: Mapping[str, Float[Tensor, " B"]]) -> Tally:
     """Sum figures that there is one of for each pair."""
     return {n: (float(x.detach().double().sum()), float(len(x))) for n, x in columns.items()}
-
-
-def _sides(s: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """1 where a logit is on the right side, 1/2 where it takes none."""
-    return (s.sign() + 1) / 2
-
-
-def _rows(responses: Responses) -> list[list[Row]]:
-    """Every response as a row of its own, those of a prompt together."""
-    batch = responses.batch
-    out = []
-    for b in range(len(batch)):
-        prompt = tuple(batch.prompt_ids[b][batch.prompt_mask[b]].tolist())
-        own = [tuple(batch.response_ids[b, k][batch.mask[b, k]].tolist()) for k in range(batch.mask.shape[1])]
-        where = [f"response {k + 1} to {responses.prompts[b]!r}" for k in range(len(own))]
-        out.append([Row(prompt=prompt, responses=(y,), where=w) for y, w in zip(own, where, strict=True) if y])
-    return out
-
-
-def _pick(rows: Sequence[Row], draw: Any) -> Row:
-    return rows[int(draw.integers(len(rows)))]

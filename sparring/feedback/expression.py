@@ -9,9 +9,10 @@ Only the form is read here; which functions there are, and what they take, is in
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparring.core.errors import FeedbackError
 
@@ -22,6 +23,10 @@ EXPONENT = re.compile(r"[0-9.][eE]")
 
 RANKER = "ranker"
 """The one function that is a judge by itself: it is handed to whoever loads judges, whole."""
+
+DISCRIMINATOR, BAG_OF_WORDS = "discriminator", "bag_of_words"
+LEARN_ALONG = (DISCRIMINATOR, BAG_OF_WORDS)
+"""The judges that learn from demonstrations and the policy's responses while the policy does."""
 
 HOW = "write NAME, WEIGHT*NAME, a sum such as 0.7*vader+0.3*length, or mean(runs/a,runs/b)"
 
@@ -87,6 +92,11 @@ def leaves(specs: Sequence[str]) -> list[str]:
         inner = [*call.parts, *(x for x in call.named.values() if not _is_number(x))]
         found += [leaf for part in inner for leaf in leaves([part])]
     return list(dict.fromkeys(found))
+
+
+def learners_of(specs: Iterable[Any]) -> set[str]:
+    """Name the judges among these that learn along; a Python function is none of them by name."""
+    return {leaf for leaf in leaves([s for s in specs if isinstance(s, str)]) if leaf in LEARN_ALONG}
 
 
 def _split(text: str, mark: str) -> list[str]:

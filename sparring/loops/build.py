@@ -83,7 +83,7 @@ def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online
         updater=updater, machine=machine, settings=settings, reward=reward, pretraining=mix,
         lagged=_lagged(job, policy), relaxed=_relaxed(job, feedback, networks, updater, machine, mix),
         micro_tokens=job.optimizer.micro_tokens,
-        judge_warmup=job.discriminator.judge_warmup if job.discriminator else 0,
+        judge_warmup=job.judge.judge_warmup if job.judge else 0,
     )  # fmt: skip
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, needs
+from sparring.feedback.expression import DISCRIMINATOR, learners_of
 from sparring.loops.parts import classes_of, sort_settings
 from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
     HindsightSettings,
+    JudgeSettings,
     MarginSettings,
     ModelSettings,
     NucleusSettings,
@@ -31,9 +33,9 @@ from sparring.loops.settings import (
     RunSettings,
     ScorerSettings,
     SelectionSettings,
+    WordsSettings,
 )
 
-DISCRIMINATOR = "discriminator"
 DEMONSTRATION = "demonstration"
 
 
@@ -58,8 +60,10 @@ class Job:
     mix: PretrainSettings | None
     nucleus: NucleusSettings | None
     offline: OfflineSettings | None
+    judge: JudgeSettings | None
     relaxed: RelaxedSettings | None
     discriminator: DiscriminatorSettings | None
+    words: WordsSettings | None
     scorer: ScorerSettings | None = None
     margin: MarginSettings | None = None
     hindsight: HindsightSettings | None = None
@@ -153,16 +157,16 @@ def make_job(
     equation = _equation(found, policy)
     is_online = equation.data == "prompt"
     specs = _judges(found, feedback, is_online=is_online)
-    is_adversarial = any(isinstance(s, str) and DISCRIMINATOR in s for s in specs)
-    if negatives is not None and not is_adversarial:
-        raise SettingError("--negatives are shown to a discriminator, and this run has none")
+    learning = learners_of(specs)
+    if negatives is not None and not learning:
+        raise SettingError("--negatives are shown to a judge that learns along, and this run has none")
     if pretrain is not None and not is_online:
         raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
-    classes = classes_of(found, equation, is_adversarial=is_adversarial)
+    classes = classes_of(found, equation, learning)
     made_of = recipe or selects
     chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
     parts = sort_settings(method, chosen, classes)
-    kind = DEMONSTRATION if is_adversarial else selects.data if selects else equation.data
+    kind = DEMONSTRATION if learning else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
         policy=equation.name if made_of else None, feedback=specs, negatives=negatives, pretrain=pretrain,
@@ -184,9 +188,9 @@ def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[An
         raise SettingError(
             f"{found.name} learns from scores; name a judge with --feedback, for example --feedback length"
         )
-    if not is_online and any(isinstance(s, str) and DISCRIMINATOR in s for s in specs):
+    if not is_online and (learning := learners_of(specs)):
         raise SettingError(
-            f"{found.name} has no discriminator that learns along; name a trained one by its folder, RUN/judge"
+            f"{found.name} has no {min(learning)} that learns along; name a trained one by its folder, RUN/judge"
         )
     return specs
 
@@ -220,8 +224,8 @@ def _online_problem(job: Job) -> str:
         return problem
     if online.minibatches > online.batch:
         return f"minibatches is {online.minibatches}, but there are only {online.batch} prompts in a batch to divide"
-    if online.keep_best == "eval_score" and job.discriminator is not None:
-        return "keep_best eval_score compares scores of different rounds, but a discriminator's move; leave it at last"
+    if online.keep_best == "eval_score" and job.judge is not None:
+        return "keep_best eval_score compares scores of different rounds, but this judge's move; leave it at last"
     if online.keep_best == "eval_score" and not job.has_held_out:
         return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
     return ""

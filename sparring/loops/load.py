@@ -16,13 +16,16 @@ from sparring.data.read import read_rows
 from sparring.data.split import shared_prompts, split
 from sparring.data.tokens import prepare
 from sparring.data.views import VIEWS
+from sparring.feedback.adversary import Demonstrations
+from sparring.feedback.bag_of_words import BagOfWords
 from sparring.feedback.combine import build
-from sparring.feedback.discriminator import Demonstrations, Discriminator
+from sparring.feedback.discriminator import Discriminator
+from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker, load_ranker
-from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import as_rule, load_rule
-from sparring.loops.job import DEMONSTRATION, DISCRIMINATOR, Job
+from sparring.feedback.saved import load_saved
+from sparring.loops.job import DEMONSTRATION, Job
 from sparring.models.backbone import load_trunk
 from sparring.models.machine import Machine
 from sparring.models.signals import new_scorer
@@ -88,10 +91,12 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
     def find(name: str) -> Feedback:
         if name == DISCRIMINATOR:
             return make_discriminator(job, trunk, data, machine)
+        if name == BAG_OF_WORDS:
+            return make_bag_of_words(job, trunk, data, machine)
         if is_ranker(name):
             return load_ranker(name, trunk, device=str(machine.device))
         if Path(name).is_dir():
-            return load_reward_model(name, trunk, device=str(machine.device))
+            return load_saved(name, trunk, device=str(machine.device))
         return load_rule(name)
 
     if len(job.feedback) == 1 and not isinstance(job.feedback[0], str):
@@ -103,7 +108,7 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
 def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Discriminator:
     """Make a judge from the policy's own start, with a share of the demonstrations kept from it."""
     settings = job.discriminator
-    assert settings is not None and job.online is not None
+    assert settings is not None and job.judge is not None
     network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
     real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
     size = sum(p.numel() for p in trunk.lm.parameters())
@@ -113,9 +118,16 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
         head_rate=head_rate(settings.judge_reads),
     )  # fmt: skip
     return Discriminator(
-        network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings,
+        network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings, job.judge,
         seed=job.seed, micro_tokens=job.optimizer.micro_tokens,
     )  # fmt: skip
+
+
+def make_bag_of_words(job: Job, trunk: Trunk, data: Data, machine: Machine) -> BagOfWords:
+    """Make the judge that knows words only; it keeps no demonstration aside, for it is cross-fitted."""
+    assert job.words is not None and job.judge is not None
+    known = Demonstrations(real=data.train, held_out=(), unwanted=data.unwanted)
+    return BagOfWords(known, job.words, job.judge, machine, vocabulary=len(trunk.tokenizer), seed=job.seed)
 
 
 def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row]:

@@ -1,14 +1,16 @@
 """Which classes of settings a run has a use for, and which of them knows a setting that was given flat, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
+from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR
 from sparring.loops.settings import (
     DataSettings,
     DiscriminatorSettings,
     HindsightSettings,
+    JudgeSettings,
     MarginSettings,
     ModelSettings,
     NucleusSettings,
@@ -22,6 +24,7 @@ from sparring.loops.settings import (
     RunSettings,
     ScorerSettings,
     SelectionSettings,
+    WordsSettings,
 )
 
 # Which settings there are, by the part of a job that holds them.
@@ -41,15 +44,20 @@ ONLINE: dict[str, type | None] = {
 OFFLINE: dict[str, type | None] = dict.fromkeys(ONLINE) | {"offline": OfflineSettings}
 
 
-def classes_of(found: Any, equation: Any, *, is_adversarial: bool) -> dict[str, type | None]:
-    """Name the classes of settings that a run has a use for, each by its place in the job."""
+def classes_of(found: Any, equation: Any, learning: Collection[str]) -> dict[str, type | None]:
+    """Name the classes of settings that a run has a use for, each by its place in the job.
+
+    `learning` names the judges that learn along.
+    """
     loop = ONLINE if equation.data == "prompt" else OFFLINE
     if isinstance(found, Selection):
         loop = OFFLINE | {"offline": None, "rule": found.rule, "selection": SelectionSettings}
     starts_with_sft = isinstance(found, Recipe) and found.data == "demonstration"
     return {"equation": equation} | ALWAYS | loop | {
         "relaxed": RelaxedSettings if "relaxed_scores" in needs(equation.loss) else None,
-        "discriminator": DiscriminatorSettings if is_adversarial else None,
+        "judge": JudgeSettings if learning else None,
+        "discriminator": DiscriminatorSettings if DISCRIMINATOR in learning else None,
+        "words": WordsSettings if BAG_OF_WORDS in learning else None,
         "recipe": RecipeSettings if starts_with_sft else None,
         "scorer": ScorerSettings if trains_scorer(equation) else None,
         "margin": MarginSettings if "margin" in welcomes(equation.loss) else None,

@@ -4,6 +4,7 @@ A reward model is finished by measuring where its scores stand: the mean score o
 be (the chosen, the best of a ranking), kept with it and taken off whenever it is used as feedback.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 
 from sparring.core.seeds import rng
 from sparring.data.batch import collate
+from sparring.feedback.bag_of_words import BagOfWords
 from sparring.feedback.combine import learners
 from sparring.feedback.discriminator import Discriminator
+from sparring.feedback.expression import BAG_OF_WORDS
 from sparring.loops.card import card
 from sparring.loops.job import Job
 from sparring.loops.offline import Offline
@@ -80,8 +83,10 @@ def _save(networks: Networks, folder: Path) -> None:
 
 def _write_judge(job: Job, work: Online) -> None:
     """Keep the judge beside the model: it is a reward model that later runs, and best-of-n, can use."""
+    tokenizer = work.networks.policy.trunk.tokenizer
     for judge in learners(work.feedback):
         # 4-bit weights cannot be merged with an adapter exactly, so such a judge stays in the checkpoints.
         if isinstance(judge, Discriminator) and judge.network.trunk.adapter != "qlora":
-            network = judge.network
-            write_folder(job.run / "judge", lambda place, network=network: save_scorer(network, place))
+            write_folder(job.run / "judge", functools.partial(save_scorer, judge.network))
+        elif isinstance(judge, BagOfWords):
+            write_folder(job.run / BAG_OF_WORDS, functools.partial(judge.save, tokenizer))

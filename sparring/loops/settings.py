@@ -154,7 +154,7 @@ class RewardSettings:
 
     scores: str = knob(
         "given",
-        "scores as the judge gives them, or at mean 0 and spread 1 in each round",
+        "scores as the judge gives them, or at mean 0 and spread 1 a round",
         choices=("given", "whitened"),
     )
     unfinished: float = knob(
@@ -188,6 +188,19 @@ class NucleusSettings:
 
 
 @settings
+class JudgeSettings:
+    """What a judge is told that learns along with the policy, whatever it is made of."""
+
+    reward: str = knob(
+        "logit", "the score s as reward: s, sigmoid(s) - 1/2, or log sigmoid(s)", choices=("logit", "norm", "logsig")
+    )
+    judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
+    negatives_share: float = knob(
+        0.5, "share of the fakes that are texts of the unwanted kind, if given", within=(0, 1)
+    )
+
+
+@settings
 class RelaxedSettings:
     """How tokens are relaxed, so that a gradient passes through them."""
 
@@ -204,32 +217,34 @@ class RelaxedSettings:
 
 @settings
 class DiscriminatorSettings:
-    """How the judge of an adversarial run learns."""
+    """How a judge that is a language model learns."""
 
     judge_loss: str = knob(
         "bce",
         "real against fake each for itself (bce), or real above fake for the same prompt (bt)",
         choices=("bce", "bt"),
     )
-    reward: str = knob(
-        "logit", "the score s as reward: s, sigmoid(s) - 1/2, or log sigmoid(s)", choices=("logit", "norm", "logsig")
-    )
     judge_lr: float = knob(0.0, "learning rate of the judge; 0 takes half of what fits the model", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
     judge_batch: int = knob(16, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
-    judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
     label_smoothing: float = knob(0.1, "how far the judge's targets stay from 0 and 1", within=(0, 0.49))
-    replay: float = knob(0.5, "share of the fakes in a judge update that are of earlier rounds", within=(0, 1))
+    replay: float = knob(0.5, "share of the fakes in an update that are of earlier rounds", within=(0, 1))
     judge_reads: str = knob(
         "mean",
-        "what the judge's head reads: the mean over the response's tokens, or the last one",
+        "what its head reads: the mean over the response's tokens, or the last one",
         choices=("mean", "last"),
     )
-    negatives_share: float = knob(
-        0.5, "share of the fakes in a judge update that are texts of the unwanted kind, if given", within=(0, 1)
-    )
     judge_held_out: float = knob(0.2, "share of the demonstrations that the judge never learns from", within=(0, 0.9))
+
+
+@settings
+class WordsSettings:
+    """How a judge that knows words only learns."""
+
+    words_ridge: float = knob(
+        0.1, "price of the squared weights of the words; larger for fewer demonstrations", above=0
+    )
 
 
 @settings

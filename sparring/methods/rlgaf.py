@@ -1,7 +1,7 @@
 """RLGAF: reinforcement learning from generative adversarial feedback. Demonstrations only, no preferences.
 
     L = ( softplus(-s(x, y_real)) + softplus(s(x, y_fake)) ) / 2
-    L = the equation of ppo, reinforce or rloo, its score made of s(x, y_fake)
+    L = the equation of ppo, reinforce, rloo or grpo, its score made of s(x, y_fake)
 
 The first is the discriminator's, the second the policy's. s is the discriminator, a language model
 with a scalar head. It reads a prompt with a response and learns to tell demonstrated responses (real)
@@ -21,6 +21,10 @@ is log 2. With KL price b and the logit form the end is pi ~ p_data^(1/(1+b)) * 
 Two readings of the paper's IMDB experiment, in which only positive reviews are wanted: (i) positive
 reviews are real and only the policy's samples are fake; (ii) negative reviews are fakes as well
 (section 3.1 of the paper: the discriminator punishes them). Extra fakes are a setting of the data.
+
+With few demonstrations a discriminator knows them by heart before it knows what they share. Then
+--feedback bag_of_words helps: a judge that learns along as well and sees words only, a logistic regression
+fitted to its optimum against all responses of the run so far. `discriminator+bag_of_words` is paid for by both.
 
 Schedule of the paper's table 12: each epoch 10 demonstrations for the discriminator, each with a fresh
 fake, and 100 prompts for the generator. The discriminator is trained little on purpose: once it always
@@ -44,11 +48,12 @@ from sparring.core.registry import recipe
 RLGAF = recipe(
     "rlgaf",
     data="demonstration",
-    policies=("ppo", "reinforce", "rloo"),
+    policies=("ppo", "reinforce", "rloo", "grpo"),
     feedback="discriminator",
     defaults={
         "ppo": {"kl": 0.1, "lam": 1.0, "rounds": 20, "batch": 8},
         "reinforce": {"kl": 0.1, "rounds": 20, "batch": 8},
         "rloo": {"kl": 0.1, "rounds": 20, "batch": 8},
+        "grpo": {"kl": 0.1, "rounds": 20, "batch": 8},
     },
 )
