@@ -23,6 +23,7 @@ from sparring.core.version import VERSION
 COMMANDS = {
     "demo": ("sparring.cli.demo", "align a tiny model in a small world, in a few minutes and offline; start here"),
     "train": ("sparring.cli.train", "train a model by one of the methods"),
+    "plan": ("sparring.cli.plan", "say what a training would need before it runs: memory, tokens, time"),
     "evaluate": ("sparring.cli.evaluate", "score a trained model on prompts it has not seen, with intervals"),
     "sample": ("sparring.cli.sample", "let a model answer prompts"),
     "chat": ("sparring.cli.chat", "talk to a model"),

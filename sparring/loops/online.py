@@ -138,7 +138,8 @@ class _Loop:
         rows = job.machine.share([job.prompts[i] for i in self.order.at(number - 1)])
         rollout = self._sample(rows, number - 1)
         responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
-        scores = job.feedback.score(responses).float().to(job.machine.device)
+        with job.machine.computing():
+            scores = job.feedback.score(responses).float().to(job.machine.device)
         if not bool(scores.isfinite().all()):
             worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
@@ -186,7 +187,8 @@ class _Loop:
                     seed=derive(job.settings.seed, "evaluation"), keys=places,
                 )  # fmt: skip
             batch = rollout.batch.answering([job.held_out[i] for i in places])
-            scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
+            with job.machine.computing():
+                scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
         top, bottom = job.machine.sum_tally(counted)["eval_score"]
         value = top / bottom
