@@ -2,6 +2,7 @@
 
     python benchmarks/rlgaf_cost.py                   # both tables, on ../shared/models/reviews-7m
     python benchmarks/rlgaf_cost.py fp32              # in 32 bits; without a word in the format that is fastest here
+    python benchmarks/rlgaf_cost.py time              # only one of the tables; also: memory
 
 `memory`: the most that all tensors hold at once, weights and optimizer included, while sft --adapter lora makes steps,
 and while rlgaf --adapter lora makes rounds over as many tokens. In RLGAF policy, reference, value head and judge are
@@ -46,7 +47,7 @@ from sparring.rollout.sample import Sampling, sample
 
 MODEL = SHARED / "models/reviews-7m"
 B, K, T = 8, 4, 64
-ROUNDS = 5
+ROUNDS = 8
 Part = dict[str, float]
 
 
@@ -93,22 +94,23 @@ def a_round(made: Online, number: int) -> Part:
     known = do("reference", lambda: learner.known(rollout, rewarded(scores, rollout.stops, 0.0)))
     do("update", lambda: learner.improve(rollout.batch, known, number))
     for judge in learners(made.feedback):
-        do("judge", lambda: judge.learn(responses, updates=made.judge_updates(made.judge_warmup)))
+        do("judge", lambda judge=judge: judge.learn(responses, updates=made.judge_updates(made.judge_warmup)))
     return spent
 
 
 def memory(precision: str, data: dict[str, Path]) -> None:
-    print(
-        f"memory in {precision}: the most that all tensors hold, MB; {B} x {K} responses of {T} tokens, prompts of 64"
-    )
-    tokens = B * (64 + K * T)
+    print(f"memory in {precision}: the most that all tensors hold, MB; {B} x {K} responses of {T} tokens")
+    rows = online(["rlgaf", "--adapter", "lora"], precision, data["demos"]).prompts
+    a_round = sum(B * (len(r.prompt) + K * T) for r in rows)
+    batch = round(a_round / sum(r.tokens for r in rows))  # demonstrations with as many tokens as a round
+    tokens = round(a_round / len(rows))
     for limit in (8192, 1024):
         print(f"  passes of at most {limit} tokens; a step or round has {tokens}")
-        _memory(precision, data, tokens, ["--micro-tokens", str(limit)])
+        _memory(precision, data, batch, ["--micro-tokens", str(limit)])
 
 
-def _memory(precision: str, data: dict[str, Path], tokens: int, limit: list[str]) -> None:
-    sft = ["sft", "--adapter", "lora", "--batch", str(tokens // (64 + T)), *limit]
+def _memory(precision: str, data: dict[str, Path], batch: int, limit: list[str]) -> None:
+    sft = ["sft", "--adapter", "lora", "--batch", str(batch), *limit]
     held: dict[str, float] = {}
     for name in ("sft lora", "rlgaf lora, ppo", "rlgaf lora, rloo"):
         gc.collect()
@@ -132,14 +134,15 @@ def _memory(precision: str, data: dict[str, Path], tokens: int, limit: list[str]
 
 
 def times(precision: str, data: dict[str, Path], place: Path) -> None:
-    print(f"time in {precision}: CPU-seconds of a round, {B} x {K} responses of {T} tokens, prompts of up to 64")
+    print(f"time in {precision}: CPU-seconds of a round, {B} x {K} responses of {T} tokens, prompts of about 10")
     trunk = load_trunk(str(MODEL))
     save_scorer(new_scorer(trunk, "judge", 0), place / "judge")
     for adapter in ("lora", "none"):
+        fixed, moving = ["rloo", "--feedback", str(place / "judge")], ["rlgaf", "--policy", "rloo"]
         runs = {
-            "rloo": online(["rloo", "--feedback", str(place / "judge"), "--adapter", adapter], precision, data["demos"]),
-            "rlgaf": online(["rlgaf", "--policy", "rloo", "--adapter", adapter], precision, data["demos"]),
-        }  # fmt: skip
+            name: online([*words, "--adapter", adapter], precision, data["demos"])
+            for name, words in (("rloo", fixed), ("rlgaf", moving))
+        }
         least: dict[str, Part] = {name: {} for name in runs}
         for number in range(ROUNDS + 1):
             for name, made in runs.items():
@@ -156,11 +159,13 @@ def times(precision: str, data: dict[str, Path], place: Path) -> None:
 def main(words: list[str]) -> None:
     torch.set_num_threads(1)
     sampler.end_tokens = lambda policy: [-1]  # never drawn, so that every response is of full length
-    precision = words[0] if words else Machine("cpu").precision
+    precision = next((w for w in words if w in ("fp32", "bf16")), Machine("cpu").precision)
     with tempfile.TemporaryDirectory() as folder:
         data = files(Path(folder))
-        memory(precision, data)
-        times(precision, data, Path(folder))
+        if "time" not in words:
+            memory(precision, data)
+        if "memory" not in words:
+            times(precision, data, Path(folder))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ others use as well they differ.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,18 @@ class Cost:
         return Cost(wall=max(0.0, self.wall - other.wall), cpu=max(0.0, self.cpu - other.cpu))
 
 
-def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> tuple[dict[str, float], float]:
-    """Predict the seconds of a run by what it spends them on, and those of the processor in all."""
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a trial says of the whole run: seconds by what they are spent on, those of the processor in all, and how
+    long sampled responses are on average, in a loop that samples in every round."""
+
+    seconds: Mapping[str, float]
+    cpu_seconds: float
+    length: float | None
+
+
+def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
+    """Do a little of every part of a run, and predict the whole."""
     began = Cost(cpu=time.process_time())  # this program has just loaded the libraries and the data
     trunk = None
 
@@ -73,14 +83,17 @@ def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> tuple[dict[
 
     loading = timed(machine, load, once=True)
     assert trunk is not None
+    length = None
     if job.online is not None:
-        found = _online(build_online(job, trunk, data, machine), job, work)
+        found, length = _online(build_online(job, trunk, data, machine), job, work)
     elif job.selection is not None:
         found = _selection(job, data, machine, work, trunk, loading)
     else:
         found = _offline(job, data, machine, work, trunk)
     found["start"] = Cost(wall=began.cpu + loading.wall, cpu=began.cpu + loading.cpu)
-    return {n: c.wall for n, c in found.items()}, sum(c.cpu for c in found.values())
+    return Trial(
+        seconds={n: c.wall for n, c in found.items()}, cpu_seconds=sum(c.cpu for c in found.values()), length=length
+    )
 
 
 def timed(machine: Machine, act: Callable[[], object], *, once: bool = False) -> Cost:
@@ -193,8 +206,8 @@ def _saving(machine: Machine, state: dict[str, Any]) -> Cost:
         return timed(machine, lambda: checkpoint.save(Path(place), 0, state))
 
 
-def _online(made: Online, job: Job, work: Work) -> dict[str, Cost]:
-    """Go through one round, part by part."""
+def _online(made: Online, job: Job, work: Work) -> tuple[dict[str, Cost], float]:
+    """Go through one round, part by part; says also how long its responses were."""
     settings, machine, networks = made.settings, made.machine, made.networks
     rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, settings.seed, "prompts").at(0)]
     how = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
@@ -234,7 +247,7 @@ def _online(made: Online, job: Job, work: Work) -> dict[str, Cost]:
                               cpu=watching.cpu * rounds + learning.cpu * work.judge_updates)  # fmt: skip
     state = {"updater": made.updater.state(), "judges": [j.state() for j in learners(made.feedback)]}
     found["checkpoints"] = _saving(machine, state).times(work.saves + 1)
-    return found
+    return found, float(kept["rollout"].batch.mask.sum(-1).float().mean())
 
 
 def _selection(job: Job, data: Data, machine: Machine, work: Work, trunk: Any, loading: Cost) -> dict[str, Cost]:

@@ -75,19 +75,19 @@ def plan(job: Job, *, from_config: bool = False) -> Plan:
         precision = "bf16"
     data = load_data(job, _described(job, notes), notes.append)
     size = _size(job, job.model, precision)
-    standing, moments = memory_of(job, data, size, on_cpu=device == "cpu")
+    work = workload(job, data)
+    standing, moments = memory_of(job, work, size, on_cpu=device == "cpu")
     made = Plan(
         device=device, precision=precision, standing=standing, moments=moments, available=_available(machine),
-        program=_resident() if device == "cpu" else 0, work=workload(job, data), seconds={}, cpu_seconds=None,
+        program=_resident() if device == "cpu" else 0, work=work, seconds={}, cpu_seconds=None,
         is_bound=False, notes=(),
     )  # fmt: skip
     made = _timed(job, made, machine, size, data, notes, from_config=from_config)
     return replace(made, notes=(*notes, *_advice(job, data, size, made)))
 
 
-def memory_of(job: Job, data: Data, size: Size, *, on_cpu: bool) -> tuple[dict[str, float], dict[str, float]]:
+def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[str, float], dict[str, float]]:
     """What stands in memory all the time, by name, and what comes on top of it, by moment; in bytes."""
-    work = workload(job, data)
     asked = _asked(job)
     is_judged = DISCRIMINATOR in readers(job)
     has_critic = "values" in asked
@@ -188,8 +188,13 @@ def _timed(
     if made.available is not None and made.peak > made.available:
         notes.append("it does not fit into the memory that is free here, so its time was not measured")
         return made
-    seconds, cpu = calibrate(job, machine, data, made.work)
-    return replace(made, seconds=seconds, cpu_seconds=cpu)
+    found = calibrate(job, machine, data, made.work)
+    made = replace(made, seconds=found.seconds, cpu_seconds=found.cpu_seconds)
+    if found.length is None:
+        return made
+    notes.append(f"a trial's responses had {found.length:.0f} tokens on average; longer ones will take more")
+    work = workload(job, data, found.length)
+    return replace(made, work=work, moments=memory_of(job, work, size, on_cpu=made.device == "cpu")[1])
 
 
 def _advice(job: Job, data: Data, size: Size, made: Plan) -> list[str]:
@@ -198,7 +203,8 @@ def _advice(job: Job, data: Data, size: Size, made: Plan) -> list[str]:
         return []
     limit = job.optimizer.micro_tokens // 2
     while limit >= LEAST:
-        standing, moments = memory_of(smaller(job, limit), data, size, on_cpu=made.device == "cpu")
+        less = smaller(job, limit)
+        standing, moments = memory_of(less, workload(less, data), size, on_cpu=made.device == "cpu")
         peak = sum(standing.values()) + max(moments.values())
         if peak <= made.available:
             return [f"--micro-tokens {limit} would need {peak / 1e9:.1f} GB and fit"]

@@ -1,7 +1,8 @@
 """What a run will do, counted before it does it: steps, tokens, and the largest passes.
 
 Counts follow from the settings and from the lengths of the rows, in the order in which the run will take them. What
-nobody can know beforehand is how long sampled responses get; they count at their longest, and `sampled` says so.
+nobody can know beforehand is how long sampled responses get: they count as long as those of a trial were, or else at
+their longest; `sampled` is always the most there can be.
 """
 
 import math
@@ -53,10 +54,10 @@ class Work:
     sampling: Pass | None = None
 
 
-def workload(job: Job, data: Data) -> Work:
-    """Count what a job will do with its data."""
+def workload(job: Job, data: Data, length: float | None = None) -> Work:
+    """Count what a job will do with its data; `length` is the mean of sampled responses, None for the longest."""
     if job.online is not None:
-        return _online(job, data)
+        return _online(job, data, job.online.max_tokens if length is None else length)
     return _offline(job, data) if job.selection is None else _selection(job, data)
 
 
@@ -115,7 +116,7 @@ def passes_of(rows: Sequence[Row], limit: int) -> list[Pass]:
     ]  # fmt: skip
 
 
-def _online(job: Job, data: Data) -> Work:
+def _online(job: Job, data: Data, length: float) -> Work:
     settings = job.online
     assert settings is not None
     order = Order(len(data.train), settings.batch, settings.seed, "prompts")
@@ -123,16 +124,16 @@ def _online(job: Job, data: Data) -> Work:
     rest = math.ceil(judge.judge_warmup / WARM_UP_UPDATES) if judge else 0
     total, seen = settings.rounds + rest, min(settings.rounds + rest, SCANNED)
     batches = [[data.train[i] for i in order.at(number)] for number in range(seen)]
-    answers = settings.batch * settings.K * settings.max_tokens
-    a_round = sum(len(r.prompt) for rows in batches for r in rows) / seen + answers
+    answers = settings.batch * settings.K
+    a_round = sum(len(r.prompt) for rows in batches for r in rows) / seen + answers * length
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     reads = len([n for n in FIXED if n in asked]) + len(readers(job))
-    largest = max((_answered(job, rows) for rows in batches), key=lambda p: p.tokens)
+    largest = max((_answered(job, rows, length) for rows in batches), key=lambda p: p.tokens)
     updates = total_updates(settings)
     read, judged, one = reads * total * a_round, 0.0, None
     judge_updates = 0
     if judge is not None:
-        one = _judge_pass(job, data)
+        one = _judge_pass(job, data, length)
         judge_updates = judge.judge_warmup + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
     trained = settings.rounds * settings.epochs * a_round
@@ -144,13 +145,13 @@ def _online(job: Job, data: Data) -> Work:
     return Work(
         clock="round", count=settings.rounds, rest=rest, updates=updates, evaluations=evaluations,
         saves=math.ceil(total / settings.save_every), trained=round(trained), read=round(read), judged=round(judged),
-        sampled=total * answers + evaluations * asks * settings.max_tokens, judge_updates=judge_updates,
+        sampled=(total * answers + evaluations * asks) * settings.max_tokens, judge_updates=judge_updates,
         update=largest, judge=one, sampling=_sampling(settings.batch, settings.K, settings.max_tokens, batches),
     )  # fmt: skip
 
 
-def _answered(job: Job, rows: Sequence[Row]) -> Pass:
-    """The largest part of a round's samples in one pass, as `in_parts` cuts them, if all are of full length."""
+def _answered(job: Job, rows: Sequence[Row], length: float) -> Pass:
+    """The largest part of a round's samples in one pass, as `in_parts` cuts them; one of them is of full length."""
     settings = job.online
     assert settings is not None
     P, K, T = max(len(r.prompt) for r in rows), settings.K, settings.max_tokens
@@ -160,12 +161,13 @@ def _answered(job: Job, rows: Sequence[Row]) -> Pass:
     n = min(max(1, job.optimizer.micro_tokens // graphs // (P + K * T)), mine)
     prompts = sum(len(r.prompt) for r in rows) / len(rows)
     return Pass(
-        prompts=n, responses=n * K, prompt=P, response=T, tokens=round(n * (prompts + K * T)), answered=n * K * T,
+        prompts=n, responses=n * K, prompt=P, response=T, tokens=round(n * (prompts + K * length)),
+        answered=round(n * K * length),
         of=math.ceil(mine / n),
     )  # fmt: skip
 
 
-def _judge_pass(job: Job, data: Data) -> Pass:
+def _judge_pass(job: Job, data: Data, length: float) -> Pass:
     """One pass of a judge's update: pairs of a demonstration and a sample, at most; equal texts are read only once.
 
     The two share their prompt, unless the sample is an unwanted text.
@@ -180,8 +182,8 @@ def _judge_pass(job: Job, data: Data) -> Pass:
     apart = judge.negatives_share if data.unwanted else 0.0
     return Pass(
         prompts=round(n * (1 + apart)), responses=2 * n, prompt=P, response=T,
-        tokens=round(n * (real + apart * prompt + settings.max_tokens)),
-        answered=round(n * (real - prompt + settings.max_tokens)), of=math.ceil(judge.judge_batch / n),
+        tokens=round(n * (real + apart * prompt + length)),
+        answered=round(n * (real - prompt + length)), of=math.ceil(judge.judge_batch / n),
     )  # fmt: skip
 
 

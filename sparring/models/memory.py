@@ -92,13 +92,15 @@ def update(size: Size, one: Pass, *, trained: int, has_logits: bool, passes: int
     """An update at its peak: at the start of the way back everything is kept and the head is at work; what earlier
     passes of the same step gave is there as well. At its end all gradients are there and nothing is kept.
 
-    `passes` are roles whose graphs live at once: policy and critic, with adapters.
+    `passes` are roles whose graphs live at once: policy and critic, with adapters. The critic's is the younger one, so
+    the way back begins with it, and it is gone when the head's turn comes.
     """
-    start = passes * kept(size, one) + masks(one) + (gradients(trained) if one.of > 1 else 0)
-    trains_head = has_logits and not size.is_adapted
-    work = max(logits(size, one, trains_head=trains_head) if has_logits else 0, layer(size, one))
+    earlier = masks(one) + (gradients(trained) if one.of > 1 else 0)
+    start = passes * kept(size, one) + layer(size, one)
+    if has_logits:
+        start = max(start, kept(size, one) + logits(size, one, trains_head=not size.is_adapted))
     end = gradients(trained) + 2 * NUMBER * (0 if size.is_adapted else size.largest)
-    return max(start + work, end)
+    return max(earlier + start, end)
 
 
 def reading(size: Size, one: Pass, *, has_logits: bool) -> float:
