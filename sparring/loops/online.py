@@ -145,7 +145,8 @@ class _Loop:
             job.relaxed.follow(number - 1 - job.warm_up_rounds)
         rollout = self._sample(rows, number - 1)
         responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
-        scores = job.feedback.score(responses).float().to(job.machine.device)
+        with job.machine.computing():
+            scores = job.feedback.score(responses).float().to(job.machine.device)
         if not bool(scores.isfinite().all()):
             worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
@@ -203,7 +204,8 @@ class _Loop:
                     seed=derive(job.settings.seed, "evaluation"), keys=places,
                 )  # fmt: skip
             batch = rollout.batch.answering([job.held_out[i] for i in places])
-            scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
+            with job.machine.computing():
+                scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
         top, bottom = job.machine.sum_tally(counted)["eval_score"]
         value = top / bottom
