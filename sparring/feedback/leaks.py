@@ -31,7 +31,7 @@ NEAR = 0.05  # how far below the judge's accuracy a cue still explains it
 FOLDS = 5
 RIDGE = 0.01
 
-MARKS = (r"\n", r"^\s", r"^[a-z]", r"\d", r"[*_#`]", r"[\"“”]", r"[!?]", r"[^\x00-\x7f]", r"[.!?\"”)]\s*$", r"  ")
+MARKS = (r"\n", r"^\s", r"^[a-z]", r"\d", r"[*_#`]", r"[\"\u201c\u201d]", r"[!?]", r"[^\x00-\x7f]", r"[.!?\"\u201d)]\s*$", r"  ")
 """Patterns whose number of matches describes the layout of a text."""
 
 CURES = {
