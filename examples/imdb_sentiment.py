@@ -30,12 +30,10 @@ DEMONSTRATIONS = 500
 SFT = {"epochs": 1.0, "batch": 16, "lr": 3e-4, "eval_every": 5, "max_response": TOKENS, "overflow": "cut"}
 ADVERSARIAL = {"max_tokens": TOKENS, "overflow": "cut", "held_out": 0.02}
 CELLS = {
-    "RLGAF-PPO (i)": ("ppo", False, "discriminator"),
-    "RLGAF-REINFORCE (i)": ("reinforce", False, "discriminator"),
-    "RLGAF-PPO (ii)": ("ppo", True, "discriminator"),
-    "RLGAF-REINFORCE (ii)": ("reinforce", True, "discriminator"),
-    "RLGAF-REINFORCE, words (i)": ("reinforce", False, "bag_of_words"),
-    "RLGAF-REINFORCE, words (ii)": ("reinforce", True, "bag_of_words"),
+    "RLGAF-PPO (i)": ("ppo", False),
+    "RLGAF-REINFORCE (i)": ("reinforce", False),
+    "RLGAF-PPO (ii)": ("ppo", True),
+    "RLGAF-REINFORCE (ii)": ("reinforce", True),
 }
 FIGURES = {
     "gold": "score gold",
@@ -104,11 +102,10 @@ def cell(args: argparse.Namespace, seed: str, name: str) -> None:
             settings = SFT | {"seed": int(seed)}
             sparring.train("sft", model=args.model, data=str(data["pos"]), run=run, resume=True, settings=settings)
         else:
-            policy, shows_negatives, judge = CELLS[name]
+            policy, shows_negatives = CELLS[name]
             sparring.train(
                 "rlgaf", model=str(home / "sft"), data=str(data["pos"]), run=run, policy=policy, resume=True,
-                feedback=[judge], negatives=str(data["neg"]) if shows_negatives else None,
-                settings=ADVERSARIAL | {"seed": int(seed)},
+                negatives=str(data["neg"]) if shows_negatives else None, settings=ADVERSARIAL | {"seed": int(seed)},
             )  # fmt: skip
     if not (place := home / f"{slug(name)}.json").exists():
         place.write_text(json.dumps(measure(args, str(run), int(seed))))
