@@ -162,8 +162,11 @@ def choose(words: list[str]) -> Choice | None:
     )  # fmt: skip
 
 
-def add_files(parser: Parser, choice: Choice) -> None:
-    """Add the flags that say what goes in and what comes out, the required ones first."""
+def add_files(parser: Parser, choice: Choice, *, writes: bool = True) -> None:
+    """Add the flags that say what goes in and what comes out, the required ones first.
+
+    A command that `writes` nothing takes the folder of a run as well, so that one command line fits both.
+    """
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument("method", nargs="?", help=argparse.SUPPRESS)
 
@@ -180,7 +183,7 @@ def add_files(parser: Parser, choice: Choice) -> None:
     kind = choice.found.data  # type: ignore[attr-defined]  # the decorator sets it
     add("--model", "MODEL", "folder or hub id of the model to start from", required=True)
     add("--data", "FILE", f"{kind}s: jsonl(.gz), json, csv, parquet, a folder or a hub id", required=True)
-    add("--run", "FOLDER", "folder to write", required=True)
+    add("--run", "FOLDER", "folder to write", required=writes)
     if choice.is_judged:
         add("--feedback", "JUDGE", "length, vader, FILE.py:FUNCTION, a reward model's run, a sum such as "
             "0.7*vader+length, mean(...), worst, uwo, gated; repeat to add",

@@ -23,6 +23,7 @@ from sparring.core.version import VERSION
 COMMANDS = {
     "demo": ("sparring.cli.demo", "align a tiny model in a small world, in a few minutes and offline; start here"),
     "train": ("sparring.cli.train", "train a model by one of the methods"),
+    "plan": ("sparring.cli.plan", "say what a training would need before it runs: memory, tokens, time"),
     "seqgan": ("sparring.cli.seqgan", "play SeqGAN (2017), an LSTM against a CNN, to compare with"),
     "evaluate": ("sparring.cli.evaluate", "score a trained model on prompts it has not seen, with intervals"),
     "sample": ("sparring.cli.sample", "let a model answer prompts"),

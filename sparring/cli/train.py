@@ -22,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
     parser.prog = f"sparring train {choice.name}"
     feedback = " --feedback JUDGE" if choice.needs_feedback else ""
     parser.usage = f"{parser.prog} --model MODEL --data FILE --run FOLDER{feedback} [flags]"
-    parser.description = f"{_first_line(choice.name)}\n`sparring methods {choice.name}` explains it."
+    parser.description = f"{first_line(choice.name)}\n`sparring methods {choice.name}` explains it."
     add_files(parser, choice)
     add_groups(parser, choice)
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def arguments(args: argparse.Namespace) -> dict[str, Any]:
+def arguments(args: argparse.Namespace, *, command: str = "train") -> dict[str, Any]:
     """Collect the values of --config, and over them what the flags say; refuse what is missing."""
     choice: Choice = args.choice
     given = {k: v for k, v in vars(args).items() if k not in ("choice", "words", "config", "method")}
@@ -67,17 +67,19 @@ def arguments(args: argparse.Namespace) -> dict[str, Any]:
     call |= {k: v for k, v in choice.config.items() if k != "settings"} | given
     if not isinstance(call["fields"], Mapping):
         call["fields"] = parse_fields(call["fields"])
-    missing = [flag(name) for name in ("model", "data", "run") if not call.get(name)]
+    required = ("model", "data", "run") if command == "train" else ("model", "data")
+    missing = [flag(name) for name in required if not call.get(name)]
     if missing:
-        raise SettingError(f"sparring train {choice.name} needs {', '.join(missing)}")
+        raise SettingError(f"sparring {command} {choice.name} needs {', '.join(missing)}")
     return call
 
 
-def listing() -> str:
+def listing(command: str = "train") -> str:
     """Name the methods, with the first line of what each says about itself."""
-    lines = [f"  {name:<16} {_first_line(name)}" for name in methods.names()]
-    return "\n".join(["The methods:", *lines, "", "sparring train METHOD --help shows the flags of one."])
+    lines = [f"  {name:<16} {first_line(name)}" for name in methods.names()]
+    return "\n".join(["The methods:", *lines, "", f"sparring {command} METHOD --help shows the flags of one."])
 
 
-def _first_line(name: str) -> str:
+def first_line(name: str) -> str:
+    """Say of a method what it says of itself first."""
     return methods.docstring(name).partition("\n")[0]

@@ -23,10 +23,10 @@ from torch.nn.functional import softplus
 
 from sparring.core.loss import Loss, Tally, add, figures, per_prompt
 from sparring.core.seeds import rng
-from sparring.data.batch import Batch, Row, collate
+from sparring.data.batch import Batch, Row
 from sparring.data.responses import Responses
 from sparring.feedback.adversary import REWARDS, Demonstrations, Terms, one_by_one, pick, sides
-from sparring.feedback.reward_model import score_in_parts
+from sparring.feedback.reward_model import score_in_parts, score_texts
 from sparring.models.signals import Network, score
 from sparring.models.update import Updater
 
@@ -151,7 +151,8 @@ class Discriminator:
     def _logits(self, pairs: Sequence[tuple[Row, Row]]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Score pairs of a demonstration and a fake."""
         rows = [real for real, _ in pairs] + [fake for _, fake in pairs]
-        real, fake = score(self.network, collate(rows).to(self.network.trunk.device))[:, 0].chunk(2)
+        with self.updater.machine.computing():
+            real, fake = score_texts(self.network, rows).chunk(2)
         return real, fake
 
     def _fake(self, fresh: list[Row], draw: Any) -> Row:

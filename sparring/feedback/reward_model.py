@@ -6,12 +6,14 @@ The mean is one number for all prompts, measured when the training ended, as Sti
 have it; texts that ask for E[r] = 0 at every prompt describe what nobody does.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sparring.core.errors import ModelError
-from sparring.data.batch import Batch
+from sparring.data.batch import Batch, Row, collate
 from sparring.data.responses import Responses
 from sparring.models.scorers import load_level, load_scorer
 from sparring.models.signals import Network, score
@@ -50,3 +52,16 @@ def score_in_parts(network: Network, batch: Batch, limit: int) -> Float[Tensor, 
     size = max(1, limit // width)
     parts = [score(network, batch.rows(i, i + size)) for i in range(0, len(batch), size)]
     return torch.cat(parts)
+
+
+def score_texts(network: Network, rows: Sequence[Row]) -> Float[Tensor, " n"]:
+    """Score rows of one response each, with a gradient. Rows of one prompt share it, and equal rows are read once."""
+    prompts: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
+    for row in rows:
+        known = prompts.setdefault(row.prompt, {})
+        known.setdefault(row.responses[0], len(known))
+    batch = collate([Row(prompt=prompt, responses=tuple(known)) for prompt, known in prompts.items()])
+    places = {prompt: b for b, prompt in enumerate(prompts)}
+    found = score(network, batch.to(network.trunk.device))
+    b = [places[row.prompt] for row in rows]
+    return found[b, [prompts[row.prompt][row.responses[0]] for row in rows]]

@@ -87,7 +87,8 @@ def measure(job: Job, data: Data, machine: Machine, model: str) -> dict[str, flo
         rows = [data.held_out[i] for i in part]
         once = replace(settings, K=1)
         rollout = _answer(policy, rows, once, machine, derive(job.seed, "evaluation"), part)
-        total += float(feedback.score(read_out(rollout.batch, policy.trunk.tokenizer)).double().sum())
+        with machine.computing():
+            total += float(feedback.score(read_out(rollout.batch, policy.trunk.tokenizer)).double().sum())
     top, bottom = machine.sum_tally({"eval_score": (total, float(len(places)))})["eval_score"]
     return {"eval_score": top / bottom}
 
@@ -138,7 +139,10 @@ class _Judge:
         Those of a sample are known: it was `drawn_at` them.
         """
         batch = responses.batch
-        scores = torch.zeros(batch.mask.shape[:2]) if self.feedback is None else self.feedback.score(responses).float()
+        with self.machine.computing():
+            scores = torch.zeros(batch.mask.shape[:2])
+            if self.feedback is not None:
+                scores = self.feedback.score(responses).float()
         if not bool(scores.isfinite().all()):
             worst = [batch.where[b] for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite; the prompts are {', '.join(worst)}")

@@ -89,7 +89,10 @@ class Learner:
         furthest, clipped, tokens = 1.0, 0.0, 0.0
         if self.pretraining is not None:
             self.pretraining.add()
-        for start, stop in in_parts(mine, self.micro_tokens):
+        # A critic with an adapter of its own reads every token once more, and both graphs wait for the one way back.
+        critic = self.networks.critic
+        graphs = 2 if critic is not None and critic.adapter is not None else 1
+        for start, stop in in_parts(mine, self.micro_tokens // graphs):
             part = mine.rows(start, stop)
             with self.machine.computing():
                 now = {n: v[start:stop] for n, v in held.items()} | compute(moving, part, self.networks)

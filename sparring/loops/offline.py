@@ -57,7 +57,7 @@ def train(job: Offline, run: Run, progress: Progress) -> dict[str, float]:
     Raises Diverged when the loss is no longer a number, naming the rows and the last good checkpoint, and
     Interrupted when the process was asked to end.
     """
-    loop = _Loop(job, run)
+    loop = Loop(job, run)
     done = loop.restore(progress)
     total = total_steps(len(job.rows), job.settings)
     last = run.last_row()
@@ -86,7 +86,7 @@ def train(job: Offline, run: Run, progress: Progress) -> dict[str, float]:
     return last
 
 
-class _Loop:
+class Loop:
     """The steps of one run, and what it remembers between them."""
 
     def __init__(self, job: Offline, run: Run) -> None:
@@ -101,6 +101,7 @@ class _Loop:
 
     @property
     def is_out_of_patience(self) -> bool:
+        """Whether nothing got better for as many evaluations as the run was to wait."""
         return 0 < self.job.settings.patience <= self.since_best
 
     @property
@@ -139,12 +140,12 @@ class _Loop:
         rows = [job.rows[i] for i in self.order.at(step - 1)]
         self.tokens += sum(len(y) for r in rows for y in r.responses)
         computed = sum(r.tokens for r in rows)
-        batch_kl = self._batch_kl(rows)
+        batch_kl = self.batch_kl(rows)
         rows = job.machine.share(rows)
         for part in micro_batches([r.tokens for r in rows], job.micro_tokens):
             chosen = [rows[i] for i in part]
             with job.machine.computing():
-                loss = self._loss(chosen, batch_kl)
+                loss = self.loss(chosen, batch_kl)
             job.updater.backward(loss, tuple(r.where for r in chosen))
         return job.updater.step() | {"tokens": float(self.tokens), "computed": float(computed)}
 
@@ -155,11 +156,11 @@ class _Loop:
         if not job.held_out:
             return {}
         counted = []
-        batch_kl = self._batch_kl(job.held_out)
+        batch_kl = self.batch_kl(job.held_out)
         rows = job.machine.share(list(job.held_out))
         for part in micro_batches([r.tokens for r in rows], job.micro_tokens):
             with job.machine.computing():
-                counted.append(tally(self._loss([rows[i] for i in part], batch_kl)))
+                counted.append(tally(self.loss([rows[i] for i in part], batch_kl)))
         row = {f"eval_{n}": v for n, v in figures(job.machine.sum_tally(add(counted))).items()}
         value = row.get(job.settings.keep_best)
         if value is not None and math.isfinite(value):
@@ -176,7 +177,8 @@ class _Loop:
         if self.best_step is not None and self.best_step != self.job.updater.steps:
             self.job.updater.load(self.run.state_at(self.best_step)["updater"])
 
-    def _loss(self, rows: list[Row], batch_kl: float | None) -> Loss:
+    def loss(self, rows: list[Row], batch_kl: float | None) -> Loss:
+        """Compute the loss of some rows of a batch; `batch_kl` is that of the whole batch, where the method asks."""
         batch = collate(rows).to(self.job.machine.device)
         known: dict[str, Tensor] = {}
         if self.job.stored is not None:
@@ -190,7 +192,7 @@ class _Loop:
         return replace(loss, pairs=better(marks_of(batch.ratings, batch.mask), batch.exists))
 
     @torch.no_grad()
-    def _batch_kl(self, rows: Sequence[Row]) -> float | None:
+    def batch_kl(self, rows: Sequence[Row]) -> float | None:
         """Estimate how far the policy is from the reference: every prompt of a batch gets its neighbour's response."""
         job = self.job
         if "batch_kl" not in self.names:

@@ -13,8 +13,10 @@ from typing import Any
 from sparring.core.errors import Diverged
 from sparring.core.seeds import derive
 from sparring.data.batch import Row
-from sparring.data.responses import read_out
+from sparring.data.responses import Responses, read_out
+from sparring.feedback.adversary import one_by_one
 from sparring.feedback.combine import learners
+from sparring.feedback.leaks import find_leaks
 from sparring.feedback.protocol import Feedback
 from sparring.loops.clock import Stopwatch
 from sparring.loops.figures import describe, facts
@@ -120,6 +122,7 @@ class _Loop:
     def __init__(self, job: Online, run: Run) -> None:
         self.job, self.run = job, run
         self.memory, self.watch = _Memory(), Watch()
+        self.leaks: list[str] = []
         self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
@@ -142,7 +145,8 @@ class _Loop:
             job.relaxed.follow(number - 1 - job.warm_up_rounds)
         rollout = self._sample(rows, number - 1)
         responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
-        scores = job.feedback.score(responses).float().to(job.machine.device)
+        with job.machine.computing():
+            scores = job.feedback.score(responses).float().to(job.machine.device)
         if not bool(scores.isfinite().all()):
             worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
@@ -156,6 +160,8 @@ class _Loop:
                 self.controller = self.controller.update(row["kl"])
         for judge in self.learners:
             row |= judge.learn(responses, updates=job.judge_updates(number - 1))
+        if self.learners and number == max(1, job.warm_up_rounds):
+            self.leaks = self._leaks(responses, row)
         if job.machine.is_first and keeps_samples:
             self.run.log_samples(sample_rows(responses, scores, rollout, self.run.clock, number))
         self.memory.tokens += sum(len(f.tokens) for f in found)
@@ -176,6 +182,14 @@ class _Loop:
             )  # fmt: skip
         return replace(rollout, batch=rollout.batch.answering(rows))
 
+    def _leaks(self, responses: Responses, row: Mapping[str, float]) -> list[str]:
+        """Say what gives samples away without being read, now that the judge has met them."""
+        fresh = [r for one in one_by_one(responses) for r in one]
+        judged = row.get("judge_accuracy_held_out", row.get("judge_accuracy", 0.5))
+        found = find_leaks(self.job.prompts, fresh, judged, self.job.networks.policy.trunk.tokenizer)
+        knows_words_only = "judge_accuracy_held_out" not in row
+        return [leak.sentence(judged) for leak in found if not (knows_words_only and leak.cue == "words")]
+
     def evaluate(self, number: int) -> dict[str, float]:
         """Score answers to held-out prompts; meaningless, and so left out, for a judge that moves."""
         job = self.job
@@ -190,7 +204,8 @@ class _Loop:
                     seed=derive(job.settings.seed, "evaluation"), keys=places,
                 )  # fmt: skip
             batch = rollout.batch.answering([job.held_out[i] for i in places])
-            scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
+            with job.machine.computing():
+                scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
         top, bottom = job.machine.sum_tally(counted)["eval_score"]
         value = top / bottom
@@ -201,8 +216,9 @@ class _Loop:
     def attend(self, number: int, row: dict[str, float], progress: Progress) -> None:
         """Let the watch look at a round, and act on what it says."""
         warnings, certain = self.watch.look(row)
-        for text in [*warnings, *certain]:
+        for text in [*self.leaks, *warnings, *certain]:
             progress.say(f"round {number}: {text}")
+        self.leaks = []
         if certain and self.job.settings.watch != "warn":
             self.memory.stopped = f"stopped in round {number}: {'; '.join(certain)}"
         elif not warnings and not certain and number % self.job.settings.save_every == 0:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sparring.core.errors import ModelError
-from sparring.models.folders import base_of, check_folder, resolve, whole_path
+from sparring.models.folders import base_of, check_config, check_folder, resolve, whole_path
 from sparring.models.forward import probe
 from sparring.models.trunk import Trunk, merged
 
@@ -132,6 +132,27 @@ def blank_classifier(trunk: Trunk) -> Any:
     config.num_labels, config.pad_token_id = 1, None if pad == trunk.tokenizer.eos_token_id else pad
     with torch.random.fork_rng(devices=[]):
         return AutoModelForSequenceClassification.from_config(config)
+
+
+def blank_model(path: str, *, trust_remote_code: bool = False) -> Any:
+    """Make the causal LM that a config.json describes on the meta device: all shapes, no numbers, no memory.
+
+    The folder needs no weights. Raises ModelError when there is no config.json, or no such model can be made of it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder, _ = base_of(resolve(path))
+    check_config(folder, path)
+    quiet()
+    asked = {"trust_remote_code": trust_remote_code}
+    try:
+        config = _local_first(AutoConfig, folder, asked)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **asked).eval()
+    except Exception as error:
+        raise ModelError(
+            f"{path}: no {WANTED['AutoModelForCausalLM']} can be made of its config.json ({_first_line(error)})"
+        ) from error
 
 
 def library_cache(trunk: Trunk) -> Any:

@@ -5,7 +5,6 @@ Reading goes from the newest to the oldest and skips what is damaged, saying so.
 """
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 
 from sparring.core.errors import RunError
+
+STATE = "state.pt"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,13 +51,13 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write one checkpoint under `folder` and return its path."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getvalue()
 
     def fill(part: Path) -> None:
-        write_bytes(part / "state.pt", content)
-        manifest = {"step": step, "sha256": hashlib.sha256(content).hexdigest()}
+        with (part / STATE).open("wb") as file:  # straight to disk: as bytes in memory it would be there twice
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        manifest = {"step": step, "sha256": _hash(part / STATE)}
         write_text(part / "manifest.json", json.dumps(manifest))
 
     place = folder / f"step-{step:08d}"
@@ -65,16 +66,15 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def load(place: Path) -> dict[str, Any]:
-    """Read one checkpoint. Raises RunError when it is damaged."""
+    """Read one checkpoint into the machine's memory. Raises RunError when it is damaged."""
     try:
         manifest = json.loads((place / "manifest.json").read_text())
-        content = (place / "state.pt").read_bytes()
-        whole = hashlib.sha256(content).hexdigest() == manifest["sha256"]
+        whole = _hash(place / STATE) == manifest["sha256"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise RunError(f"{place}: this checkpoint is damaged ({type(error).__name__})") from error
     if not whole:
         raise RunError(f"{place}: this checkpoint is damaged (state.pt is not what manifest.json says)")
-    return torch.load(io.BytesIO(content), weights_only=True)
+    return torch.load(place / STATE, map_location="cpu", weights_only=True)
 
 
 def found(folder: Path) -> list[Path]:
@@ -87,3 +87,8 @@ def keep_only(folder: Path, wanted: set[Path], newest: int) -> None:
     for place in found(folder)[newest:]:
         if place not in wanted:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

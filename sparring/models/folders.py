@@ -7,6 +7,7 @@ from pathlib import Path
 from sparring.core.errors import ModelError, did_you_mean
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 ADAPTER = "adapter_config.json"
 
 
@@ -55,8 +56,8 @@ def base_of(folder: str) -> tuple[str, str | None]:
     return found, folder
 
 
-def check_folder(folder: str, said: str) -> None:
-    """Raise ModelError unless a local folder holds a model in the safe format; hub ids pass."""
+def check_config(folder: str, said: str) -> None:
+    """Raise ModelError unless a local folder says what its model is; hub ids pass."""
     here = Path(folder)
     if not here.is_dir():
         return
@@ -67,7 +68,24 @@ def check_folder(folder: str, said: str) -> None:
         json.loads((here / "config.json").read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{said}: its config.json is damaged ({error})") from error
-    if not any((here / name).is_file() for name in WEIGHTS):
+
+
+def has_weights(folder: str) -> bool:
+    """Whether a model can be loaded from here: a local folder with weights in the safe format, or a hub id."""
+    here = Path(folder)
+    return not here.is_dir() or any((here / name).is_file() for name in WEIGHTS)
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Whether a tokenizer can be loaded from here: a local folder with its files, or a hub id."""
+    here = Path(folder)
+    return not here.is_dir() or any((here / name).is_file() for name in TOKENIZERS)
+
+
+def check_folder(folder: str, said: str) -> None:
+    """Raise ModelError unless a local folder holds a model in the safe format; hub ids pass."""
+    check_config(folder, said)
+    if not has_weights(folder):
         raise ModelError(
             f"{said}: no safetensors weights here (model.safetensors); other formats can run code when they are "
             "loaded and are refused"

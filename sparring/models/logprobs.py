@@ -154,6 +154,11 @@ def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     return hidden.dtype if hidden.dtype == torch.bfloat16 else weight.dtype
 
 
+def chunk_tokens(vocabulary: int) -> int:
+    """How many tokens have logits at once."""
+    return max(FEWEST, CHUNK_NUMBERS // vocabulary)
+
+
 def _chunks(total: int, vocabulary: int) -> list[slice]:
-    size = max(FEWEST, CHUNK_NUMBERS // vocabulary)
+    size = chunk_tokens(vocabulary)
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]

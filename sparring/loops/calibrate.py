@@ -1,0 +1,280 @@
+"""How long a run will take: a little of its real work is done and timed, and multiplied by how often the run does it.
+
+Nothing is written but a checkpoint in a temporary folder, and what the trial teaches the model is thrown away. On a
+CPU two times are told: by the clock on the wall, and those in which the processor worked for us; on a machine that
+others use as well they differ.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparring.data.batch import Row, collate
+from sparring.data.responses import read_out
+from sparring.data.tokens import prepare
+from sparring.feedback.combine import learners
+from sparring.loops.build import build_offline, build_online
+from sparring.loops.collect import collect
+from sparring.loops.job import Job
+from sparring.loops.learner import Learner
+from sparring.loops.load import Data, load_model
+from sparring.loops.offline import Loop
+from sparring.loops.online import Online
+from sparring.loops.order import Order
+from sparring.loops.reward import rewarded
+from sparring.loops.run import Run
+from sparring.loops.selections import select
+from sparring.loops.settings import OfflineSettings
+from sparring.loops.workload import Work, passes_of
+from sparring.models import checkpoint
+from sparring.models.machine import Machine
+from sparring.models.reference import StoredReference, hash_weights
+from sparring.models.signals import Networks, compute
+from sparring.models.size import Size
+from sparring.models.update import micro_batches
+from sparring.rollout.sample import Sampling, sample
+
+MEASURED = 8192  # tokens that are trained on to find out how fast that is
+RESPONSES = 128  # responses of a selection that are sampled for it
+ENOUGH = 3.0  # seconds of measuring one thing, from which it is not measured again
+SIDE = 1024  # of the square matrices whose product gives the rate of a machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds on the wall, and of the processor."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def times(self, factor: float) -> "Cost":
+        """So many of it."""
+        return Cost(wall=self.wall * factor, cpu=self.cpu * factor)
+
+    def less(self, other: "Cost") -> "Cost":
+        """What is left without another."""
+        return Cost(wall=max(0.0, self.wall - other.wall), cpu=max(0.0, self.cpu - other.cpu))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a trial says of the whole run: seconds by what they are spent on, those of the processor in all, and how
+    long sampled responses are on average, in a loop that samples in every round."""
+
+    seconds: Mapping[str, float]
+    cpu_seconds: float
+    length: float | None
+
+
+def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
+    """Do a little of every part of a run, and predict the whole."""
+    began = Cost(cpu=time.process_time())  # this program has just loaded the libraries and the data
+    trunk = None
+
+    def load() -> None:
+        nonlocal trunk
+        trunk = load_model(job, machine)
+        hash_weights(trunk.lm.state_dict())
+
+    loading = timed(machine, load, once=True)
+    assert trunk is not None
+    length = None
+    if job.online is not None:
+        found, length = _online(build_online(job, trunk, data, machine), job, work)
+    elif job.selection is not None:
+        found = _selection(job, data, machine, work, trunk, loading)
+    else:
+        found = _offline(job, data, machine, work, trunk)
+    found["start"] = Cost(wall=began.cpu + loading.wall, cpu=began.cpu + loading.cpu)
+    return Trial(
+        seconds={n: c.wall for n, c in found.items()}, cpu_seconds=sum(c.cpu for c in found.values()), length=length
+    )
+
+
+def timed(machine: Machine, act: Callable[[], object], *, once: bool = False) -> Cost:
+    """Time an act: the shortest of a few, after one that only warms up; a long one is done once."""
+    best: Cost | None = None
+    began = time.perf_counter()
+    for attempt in range(4):
+        wall, cpu = time.perf_counter(), time.process_time()
+        act()
+        if machine.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = Cost(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
+        if attempt == 1 or best is None or now.cpu < best.cpu:
+            best = now
+        if once or time.perf_counter() - began > ENOUGH:
+            break
+    assert best is not None
+    return best
+
+
+def bound(machine: Machine, size: Size, work: Work) -> dict[str, float]:
+    """The least seconds of a run: multiplications and additions over the rate of this machine's products.
+
+    A token costs 2 for each number of the body and, in a response, of the head. The way back costs twice as much
+    again; with adapters once, for the frozen weights need no gradient.
+    """
+    rate = _rate(machine)
+    back = 1 if size.is_adapted else 2
+    answered = work.update.answered / max(work.update.tokens, 1)
+    a_token = 2 * (size.body - size.vocabulary * size.width) + answered * 2 * size.head
+    found = {"training": work.trained * a_token * (1 + back), "reading": work.read * a_token,
+             "sampling": work.sampled * (a_token + (1 - answered) * 2 * size.head),
+             "judge": work.judged * a_token * (1 + back)}  # fmt: skip
+    return {n: count / rate for n, count in found.items() if count}
+
+
+def _rate(machine: Machine) -> float:
+    """Multiplications and additions a second, in a product of two square matrices."""
+    a = torch.ones(SIDE, SIDE, device=machine.device)
+
+    def product() -> None:
+        with machine.computing():
+            torch.mm(a, a)
+
+    return 2 * SIDE**3 / timed(machine, product).wall
+
+
+def _offline(job: Job, data: Data, machine: Machine, work: Work, trunk: Any) -> dict[str, Cost]:
+    assert job.offline is not None
+    live = replace(job, offline=replace(job.offline, reference="live"))
+    made = build_offline(live, trunk, data, machine, start="", quiet=True)
+    reading = Cost()
+    is_stored = job.offline.reference == "stored" and made.networks.reference is not None
+    rows = _some(data.train, job)
+    if is_stored:
+        reading = _read(machine, rows, made.networks, job).times(
+            sum(r.tokens for r in (*data.train, *data.held_out)) / sum(r.tokens for r in rows)
+        )
+        known = {r.index: torch.zeros(sum(map(len, r.responses))) for r in (*data.train, *data.held_out)}
+        made = replace(made, stored=StoredReference(known), networks=Networks(policy=made.networks.policy))
+    loop, updater = Loop(made, Run(job.run, "step")), made.updater
+
+    def train() -> None:
+        distance = loop.batch_kl(rows)
+        for part in micro_batches([r.tokens for r in rows], job.optimizer.micro_tokens):
+            with machine.computing():
+                loss = loop.loss([rows[i] for i in part], distance)
+            updater.backward(loss)
+
+    def step() -> None:
+        train()
+        updater.step()
+
+    training = timed(machine, train)
+    updater.step()
+    whole = timed(machine, step)
+    found = {"training": training.times(work.trained / sum(r.tokens for r in rows)), "reference": reading,
+             "optimizer": whole.less(training).times(work.updates)}  # fmt: skip
+    if work.evaluations:
+        held_out = _some(data.held_out, job)
+        share = sum(r.tokens for r in data.held_out) / sum(r.tokens for r in held_out)
+        small = Loop(replace(made, held_out=held_out), loop.run)
+        found["evaluation"] = timed(machine, lambda: small.evaluate(1)).times(work.evaluations * share)
+    found["checkpoints"] = _saving(machine, {"updater": updater.state()}).times(work.saves + 1)
+    return {n: c for n, c in found.items() if c.wall}
+
+
+def _some(rows: Sequence[Row], job: Job) -> list[Row]:
+    """The rows that the run would take first, as many as are worth measuring."""
+    places = Order(len(rows), len(rows), job.seed, "order").at(0)
+    out: list[Row] = []
+    for i in places:
+        if out and sum(r.tokens for r in out) + rows[i].tokens > MEASURED:
+            break
+        out.append(rows[i])
+    return out
+
+
+def _read(machine: Machine, rows: list[Row], networks: Networks, job: Job) -> Cost:
+    def read() -> None:
+        for part in micro_batches([r.tokens for r in rows], job.optimizer.micro_tokens):
+            with machine.computing():
+                compute(["ref_token_logps"], collate([rows[i] for i in part]).to(machine.device), networks)
+
+    return timed(machine, read)
+
+
+def _saving(machine: Machine, state: dict[str, Any]) -> Cost:
+    with tempfile.TemporaryDirectory() as place:
+        return timed(machine, lambda: checkpoint.save(Path(place), 0, state))
+
+
+def _online(made: Online, job: Job, work: Work) -> tuple[dict[str, Cost], float]:
+    """Go through one round, part by part; says also how long its responses were."""
+    settings, machine, networks = made.settings, made.machine, made.networks
+    rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, settings.seed, "prompts").at(0)]
+    how = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
+    masker = made.lagged.masker if made.lagged else None
+    learner = Learner(
+        method=made.method, networks=networks, updater=made.updater, machine=machine, settings=settings,
+        reward=made.reward, micro_tokens=made.micro_tokens, pretraining=made.pretraining,
+    )  # fmt: skip
+    kept: dict[str, Any] = {}
+
+    def draw() -> None:
+        with machine.computing():
+            found = sample(networks.policy, [r.prompt for r in rows], settings.K, how, seed=settings.seed,
+                           masker=masker)  # fmt: skip
+        kept["rollout"] = replace(found, batch=found.batch.answering(rows))
+        kept["responses"] = read_out(found.batch, networks.policy.trunk.tokenizer)
+
+    def score() -> None:
+        with machine.computing():
+            kept["scores"] = made.feedback.score(kept["responses"]).float().to(machine.device)
+
+    def look() -> None:
+        paid = rewarded(kept["scores"], kept["rollout"].stops, made.reward.unfinished)
+        kept["known"] = learner.known(kept["rollout"], paid)
+
+    sampling = timed(machine, draw)
+    scoring, reading = timed(machine, score), timed(machine, look)
+    updating = timed(machine, lambda: learner.improve(kept["rollout"].batch, kept["known"], 0))
+    rounds = work.count + work.rest
+    asks = min(len(made.held_out), 4 * settings.batch) / (settings.batch * settings.K) * work.evaluations
+    found = {"sampling": sampling.times(rounds + asks), "scoring": scoring.times(rounds + asks),
+             "reading": reading.times(rounds), "training": updating.times(work.count)}  # fmt: skip
+    for judge in learners(made.feedback):
+        watching = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=0))
+        learning = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=1)).less(watching)
+        found["judge"] = Cost(wall=watching.wall * rounds + learning.wall * work.judge_updates,
+                              cpu=watching.cpu * rounds + learning.cpu * work.judge_updates)  # fmt: skip
+    state = {"updater": made.updater.state(), "judges": [j.state() for j in learners(made.feedback)]}
+    found["checkpoints"] = _saving(machine, state).times(work.saves + 1)
+    return found, float(kept["rollout"].batch.mask.sum(-1).float().mean())
+
+
+def _selection(job: Job, data: Data, machine: Machine, work: Work, trunk: Any, loading: Cost) -> dict[str, Cost]:
+    """Sample for a few prompts, select, and train on what was selected (or on the data, where nothing was)."""
+    chosen = job.selection
+    assert chosen is not None
+    asked = min(chosen.prompts or len(data.train), len(data.train))
+    few = min(asked, max(1, RESPONSES // chosen.K))
+    small, kept = replace(job, selection=replace(chosen, prompts=few)), {}
+
+    def draw() -> None:
+        kept["scored"] = collect(small, data, machine, job.model, 0, quiet=True).scored
+
+    sampling = timed(machine, draw).less(loading)
+    records = list(select(job.rule, kept["scored"], [], number=0, seed=job.seed).records)
+    rows: Sequence[Row] = data.train
+    if records:
+        rows, _ = prepare(records, trunk.tokenizer, max_prompt=job.data_settings.max_prompt, overflow="cut",
+                          max_response=chosen.max_tokens, context=trunk.context)  # fmt: skip
+    settings = OfflineSettings(
+        epochs=chosen.epochs, steps=chosen.steps, batch=chosen.batch, eval_every=chosen.save_every,
+        save_every=chosen.save_every, reference="live", keep_best="last", patience=0, seed=chosen.seed,
+    )  # fmt: skip
+    inner = replace(job, offline=settings, selection=None)
+    largest = max(passes_of(list(rows[: chosen.batch]), job.optimizer.micro_tokens), key=lambda p: p.tokens)
+    found = _offline(inner, Data(train=rows, held_out=()), machine, replace(work, update=largest, evaluations=0), trunk)
+    # Each round loads the model to sample, and to train; so does a measurement on held-out prompts.
+    loads = work.count * 2 + work.evaluations
+    return found | {"sampling": sampling.times(work.sampled / (few * chosen.K * chosen.max_tokens)),
+                    "loading": loading.times(loads)}  # fmt: skip

@@ -1,0 +1,250 @@
+"""What a run will do, counted before it does it: steps, tokens, and the largest passes.
+
+Counts follow from the settings and from the lengths of the rows, in the order in which the run will take them. What
+nobody can know beforehand is how long sampled responses get: they count as long as those of a trial were, or else at
+their longest; `sampled` is always the most there can be.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sparring.core.registry import needs, welcomes
+from sparring.core.seeds import rng
+from sparring.core.selection import Scored
+from sparring.data.batch import Row
+from sparring.feedback.combine import build
+from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR
+from sparring.feedback.protocol import Feedback
+from sparring.feedback.ranker import is_ranker
+from sparring.feedback.rule import as_rule, load_rule
+from sparring.loops.job import Job
+from sparring.loops.learner import FIXED, total_updates
+from sparring.loops.load import Data
+from sparring.loops.offline import total_steps
+from sparring.loops.online import EVALUATED, WARM_UP_UPDATES
+from sparring.loops.order import Order
+from sparring.loops.selections import select
+from sparring.models.memory import Pass
+from sparring.models.update import micro_batches
+from sparring.rollout.sample import ROWS
+
+SCANNED = 2000  # steps or rounds that are looked at one by one; more are taken to be like them
+REHEARSED = 64  # made-up prompts with K samples each that a selection is tried on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Counts of a whole run. `trained` tokens are passed forward and back, `judged` too, by the judge; `read` forward
+    only; `sampled` is the most there can be. `rest` are rounds in which only a judge learns."""
+
+    clock: str
+    count: int
+    rest: int = 0
+    updates: int
+    evaluations: int
+    saves: int
+    trained: int
+    read: int = 0
+    sampled: int = 0
+    judged: int = 0
+    judge_updates: int = 0
+    update: Pass
+    judge: Pass | None = None
+    sampling: Pass | None = None
+
+
+def workload(job: Job, data: Data, length: float | None = None) -> Work:
+    """Count what a job will do with its data; `length` is the mean of sampled responses, None for the longest."""
+    if job.online is not None:
+        return _online(job, data, job.online.max_tokens if length is None else length)
+    return _offline(job, data) if job.selection is None else _selection(job, data)
+
+
+def readers(job: Job) -> list[str]:
+    """Name the judges that are models: the discriminator, and those that are folders (a ranker by its whole call)."""
+    found: list[str] = []
+
+    def note(name: str) -> Feedback:
+        if name == DISCRIMINATOR or is_ranker(name) or Path(name).is_dir():
+            found.append(name)
+        if name in (*found, BAG_OF_WORDS):
+            return as_rule(name, lambda response: 0.0)
+        return load_rule(name)  # which is small, and refused when it is not there
+
+    named = [spec for spec in job.feedback if isinstance(spec, str)]
+    if named:
+        build(named, note)
+    return found
+
+
+def _offline(job: Job, data: Data) -> Work:
+    settings = job.offline
+    assert settings is not None
+    total = total_steps(len(data.train), settings)
+    seen = min(total, SCANNED)
+    order = Order(len(data.train), settings.batch, settings.seed, "order")
+    batches = [[data.train[i] for i in order.at(step)] for step in range(seen)]
+    passes = [p for rows in batches for p in passes_of(rows, job.optimizer.micro_tokens)]
+    trained = _scaled(sum(p.tokens for p in passes), total, seen)
+    names = [*needs(job.equation.loss), *welcomes(job.equation.loss)]
+    reads = int("ref_token_logps" in names) + 2 * int("batch_kl" in names)
+    held_out = sum(r.tokens for r in data.held_out)
+    evaluations = math.ceil(total / settings.eval_every) if data.held_out else 0
+    if settings.reference == "stored" and reads:
+        read = sum(r.tokens for r in (*data.train, *data.held_out)) + evaluations * held_out
+    else:
+        read = reads * trained + (1 + reads) * evaluations * held_out
+    best = evaluations if settings.keep_best != "last" else 0
+    return Work(
+        clock="step", count=total, updates=total, evaluations=evaluations,
+        saves=max(math.ceil(total / settings.save_every), best), trained=trained, read=read,
+        update=max(passes, key=lambda p: p.tokens),
+    )  # fmt: skip
+
+
+def passes_of(rows: Sequence[Row], limit: int) -> list[Pass]:
+    """Split the rows of one step as the loop does, and measure each part."""
+    parts = [[rows[i] for i in part] for part in micro_batches([r.tokens for r in rows], limit)]
+    return [
+        Pass(
+            prompts=len(part), responses=sum(len(r.responses) for r in part), of=len(parts),
+            prompt=max(max(len(r.prompt), len(r.other_prompt or ())) for r in part),
+            response=max((len(y) for r in part for y in r.responses), default=1), tokens=sum(r.tokens for r in part),
+            answered=sum(len(y) * (1 + (r.other_prompt is not None)) for r in part for y in r.responses),
+        )
+        for part in parts
+    ]  # fmt: skip
+
+
+def _online(job: Job, data: Data, length: float) -> Work:
+    settings = job.online
+    assert settings is not None
+    order = Order(len(data.train), settings.batch, settings.seed, "prompts")
+    judge = job.discriminator
+    warm_up = job.judge.judge_warmup if job.judge else 0
+    rest = math.ceil(warm_up / WARM_UP_UPDATES)
+    total, seen = settings.rounds + rest, min(settings.rounds + rest, SCANNED)
+    batches = [[data.train[i] for i in order.at(number)] for number in range(seen)]
+    answers = settings.batch * settings.K
+    a_round = sum(len(r.prompt) for rows in batches for r in rows) / seen + answers * length
+    asked = needs(job.equation.credit) + needs(job.equation.loss)
+    reads = len([n for n in FIXED if n in asked]) + len(readers(job))
+    largest = max((_answered(job, rows, length) for rows in batches), key=lambda p: p.tokens)
+    updates = total_updates(settings)
+    read, judged, one = reads * total * a_round, 0.0, None
+    judge_updates = 0
+    if judge is not None:
+        one = _judge_pass(job, data, length)
+        judge_updates = warm_up + settings.rounds * judge.judge_steps
+        judged = judge_updates * one.tokens * one.of
+    trained = settings.rounds * settings.epochs * a_round
+    if job.mix is not None and data.pretrain:
+        texts = sum(r.tokens for r in data.pretrain) / len(data.pretrain)
+        trained += updates * job.mix.pretrain_batch * texts
+    evaluations = 0 if job.judge or not data.held_out else math.ceil(settings.rounds / settings.save_every)
+    asks = min(len(data.held_out), EVALUATED * settings.batch)
+    return Work(
+        clock="round", count=settings.rounds, rest=rest, updates=updates, evaluations=evaluations,
+        saves=math.ceil(total / settings.save_every), trained=round(trained), read=round(read), judged=round(judged),
+        sampled=(total * answers + evaluations * asks) * settings.max_tokens, judge_updates=judge_updates,
+        update=largest, judge=one, sampling=_sampling(settings.batch, settings.K, settings.max_tokens, batches),
+    )  # fmt: skip
+
+
+def _answered(job: Job, rows: Sequence[Row], length: float) -> Pass:
+    """The largest part of a round's samples in one pass, as `in_parts` cuts them; one of them is of full length."""
+    settings = job.online
+    assert settings is not None
+    P, K, T = max(len(r.prompt) for r in rows), settings.K, settings.max_tokens
+    mine = math.ceil(len(rows) / min(settings.minibatches, len(rows)))
+    asked = [*needs(job.equation.loss), *needs(job.equation.credit)]
+    graphs = 2 if "values" in asked and job.model_settings.adapter != "none" else 1
+    n = min(max(1, job.optimizer.micro_tokens // graphs // (P + K * T)), mine)
+    prompts = sum(len(r.prompt) for r in rows) / len(rows)
+    return Pass(
+        prompts=n, responses=n * K, prompt=P, response=T, tokens=round(n * (prompts + K * length)),
+        answered=round(n * K * length),
+        of=math.ceil(mine / n),
+    )  # fmt: skip
+
+
+def _judge_pass(job: Job, data: Data, length: float) -> Pass:
+    """One pass of a judge's update: pairs of a demonstration and a sample, at most; equal texts are read only once.
+
+    The two share their prompt, unless the sample is an unwanted text.
+    """
+    judge, settings = job.discriminator, job.online
+    assert judge is not None and job.judge is not None and settings is not None
+    T = max(settings.max_tokens, *(len(y) for r in data.train for y in r.responses))
+    P = max(len(r.prompt) for r in data.train)
+    n = min(max(1, job.optimizer.micro_tokens // (2 * (P + T))), judge.judge_batch)
+    prompt = sum(len(r.prompt) for r in data.train) / len(data.train)
+    real = sum(r.tokens for r in data.train) / len(data.train)
+    apart = job.judge.negatives_share if data.unwanted else 0.0
+    return Pass(
+        prompts=round(n * (1 + apart)), responses=2 * n, prompt=P, response=T,
+        tokens=round(n * (real + apart * prompt + length)),
+        answered=round(n * (real - prompt + length)), of=math.ceil(judge.judge_batch / n),
+    )  # fmt: skip
+
+
+def _sampling(batch: int, K: int, longest: int, batches: Sequence[Sequence[Row]]) -> Pass:
+    prompt = max(len(r.prompt) for rows in batches for r in rows)
+    prompts = min(batch, max(1, ROWS // K))
+    rows = prompts * K
+    return Pass(
+        prompts=prompts, responses=rows, prompt=prompt, response=longest, tokens=prompts * prompt,
+        answered=rows * longest,
+    )  # fmt: skip
+
+
+def _selection(job: Job, data: Data) -> Work:
+    chosen = job.selection
+    assert chosen is not None
+    prompts = min(chosen.prompts or len(data.train), len(data.train))
+    kept, answers = rehearsed(job)
+    prompt = sum(len(r.prompt) for r in data.train) / len(data.train)
+    a_row = Row(prompt=(0,) * round(prompt), responses=((0,) * chosen.max_tokens,) * answers)
+    steps = chosen.steps or max(1, math.ceil(chosen.epochs * kept * prompts / chosen.batch))
+    largest = max(passes_of([a_row] * chosen.batch, job.optimizer.micro_tokens), key=lambda p: p.tokens)
+    names = [*needs(job.equation.loss), *welcomes(job.equation.loss)]
+    trained = chosen.rounds * steps * chosen.batch * a_row.tokens
+    sampled = prompts * chosen.K * chosen.max_tokens
+    a_round = round(prompts * prompt) + sampled
+    measured = min(len(data.held_out), prompts) if job.feedback else 0
+    reads = len(readers(job)) * chosen.rounds + chosen.rounds - 1  # the start speaks in every round after the first
+    return Work(
+        clock="round", count=chosen.rounds, updates=chosen.rounds * steps, evaluations=chosen.rounds if measured else 0,
+        saves=chosen.rounds * math.ceil(steps / chosen.save_every), trained=trained,
+        read=reads * a_round + (trained if "ref_token_logps" in names else 0),
+        sampled=chosen.rounds * (sampled + measured * chosen.max_tokens), update=largest,
+        sampling=_sampling(max(1, ROWS // chosen.K), chosen.K, chosen.max_tokens, [data.train]),
+    )  # fmt: skip
+
+
+def rehearsed(job: Job) -> tuple[float, int]:
+    """Try a selection on made-up samples of random scores: records that it keeps for a prompt, and responses in one."""
+    chosen = job.selection
+    assert chosen is not None
+    draw = rng(job.seed, "plan")
+
+    def made(i: int) -> Scored:
+        scores, logps = (tuple(draw.standard_normal(chosen.K).tolist()) for _ in range(2))
+        return Scored(
+            prompt=f"prompt {i}", responses=tuple(f"response {k}" for k in range(chosen.K)), scores=scores, logps=logps,
+            ref_logps=logps, given="demonstration", where=f"row {i}",
+        )  # fmt: skip
+
+    records = select(job.rule, [made(i) for i in range(REHEARSED)], [], number=0, seed=job.seed).records
+    return len(records) / REHEARSED, max((len(r.responses()) for r in records), default=1)
+
+
+def smaller(job: Job, limit: int) -> Job:
+    """The same job with smaller passes."""
+    return replace(job, optimizer=replace(job.optimizer, micro_tokens=limit))
+
+
+def _scaled(count: int, total: int, seen: int) -> int:
+    return round(count * total / seen)
