@@ -73,12 +73,14 @@ REAL, FAKE = [0.3, -1.2, 2.0], [-0.5, 0.7, 0.1]
 
 
 @pytest.mark.parametrize("e", [0.0, 0.1])
-def test_both_losses_are_their_formulas(e):
+def test_all_losses_are_their_formulas(e):
     # smoothing e: the target is 1 - e for real and e for fake
     bce = [((1 - e) * softplus(-r) + e * softplus(r) + (1 - e) * softplus(f) + e * softplus(-f)) / 2
            for r, f in zip(REAL, FAKE, strict=True)]  # fmt: skip
     bt = [(1 - e) * softplus(f - r) + e * softplus(r - f) for r, f in zip(REAL, FAKE, strict=True)]
-    for form, want in (("bce", bce), ("bt", bt)):
+    # least squares towards 1 and -1, where the least loss is at s = 1 for real and s = -1 for fake
+    ls = [((r - 1 + 2 * e) ** 2 + (f + 1 - 2 * e) ** 2) / 4 for r, f in zip(REAL, FAKE, strict=True)]
+    for form, want in (("bce", bce), ("bt", bt), ("ls", ls)):
         loss = judge_loss(torch.tensor(REAL), torch.tensor(FAKE), form, e)
         assert loss.total.tolist() == pytest.approx(want, abs=1e-6)
         assert loss.weight.tolist() == [1.0, 1.0, 1.0]

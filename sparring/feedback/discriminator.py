@@ -2,6 +2,7 @@
 
     bce:  L_D = [ -log sigmoid(s(real)) - log sigmoid(-s(fake)) ] / 2
     bt:   L_D = -log sigmoid( s(real) - s(fake) ),  both for the same prompt where there are such
+    ls:   L_D = [ (s(real) - 1)^2 + (s(fake) + 1)^2 ] / 4
 
     reward of a response:   logit  s      norm  sigmoid(s) - 1/2      logsig  log sigmoid(s)
 
@@ -10,7 +11,8 @@ seen through), and, when given, real texts of the unwanted kind. A share of the 
 learnt from: on them, against fresh responses to their prompts, held-out accuracy is measured. While that
 is above the gate the judge rests, for a judge that always wins teaches nothing.
 
-Source: Yu et al. 2023, arXiv:2305.06176, table 1; pairs as in GAD, arXiv:2511.10643.
+Source: Yu et al. 2023, arXiv:2305.06176, table 1; pairs as in GAD, arXiv:2511.10643;
+least squares: Mao et al. 2017, arXiv:1611.04076.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +42,7 @@ class Settings(Protocol):
 
     @property
     def judge_loss(self) -> str:
-        """Bce or bt."""
+        """Bce, bt or ls."""
         ...
 
     @property
@@ -210,6 +212,9 @@ def judge_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str, 
 
     if form == "bt":
         return per_prompt(towards(real - fake))
+    if form == "ls":
+        target = 1 - 2 * smoothing
+        return per_prompt(((real - target).square() + (fake + target).square()) / 4)
     return per_prompt((towards(real) + towards(-fake)) / 2)
 
 

@@ -31,7 +31,10 @@ NEAR = 0.05  # how far below the judge's accuracy a cue still explains it
 FOLDS = 5
 RIDGE = 0.01
 
-MARKS = (r"\n", r"^\s", r"^[a-z]", r"\d", r"[*_#`]", r"[\"\u201c\u201d]", r"[!?]", r"[^\x00-\x7f]", r"[.!?\"\u201d)]\s*$", r"  ")
+QUOTES = '"\u201c\u201d'
+MARKS = (
+    r"\n", r"^\s", r"^[a-z]", r"\d", r"[*_#`]", f"[{QUOTES}]", r"[!?]", r"[^\x00-\x7f]", rf"[.!?{QUOTES})]\s*$", r"  ",
+)  # fmt: skip
 """Patterns whose number of matches describes the layout of a text."""
 
 CURES = {

@@ -221,8 +221,8 @@ class DiscriminatorSettings:
 
     judge_loss: str = knob(
         "bce",
-        "real against fake each for itself (bce), or real above fake for the same prompt (bt)",
-        choices=("bce", "bt"),
+        "real and fake each for itself (bce, least squares), or real above fake of the same prompt (bt)",
+        choices=("bce", "bt", "ls"),
     )
     judge_lr: float = knob(0.0, "learning rate of the judge; 0 takes half of what fits the model", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
