@@ -24,8 +24,8 @@ from typing import Any
 from imdb_sentiment import gold
 
 GOOD = "Answer the following rightly.\n\n"  # hir's instruction, also when it is tested
-VERDICT = "\n[VERDICT]"  # what joint_feedback puts between a response and its mark
-FILE = {"epochs": 2.0, "batch": 16, "eval_every": 20, "keep_best": "last", "held_out": 0.0, "overflow": "cut"}
+VERDICT, WORDS = "\n[VERDICT]", (" good", " bad")  # what joint_feedback puts behind a response, and its marks
+FILE = {"batch": 16, "eval_every": 20, "keep_best": "last", "held_out": 0.0, "overflow": "cut"}
 Row = dict[str, Any]
 
 
@@ -37,6 +37,7 @@ class Task:
     limits: dict[str, int]
     judge: Callable[..., float] | None = None  # a formula, or None: a reward model of the task's own data
     kind: str = "rankings"
+    epochs: float = 2.0  # of what learns from the task's files
     own_samples: bool = False
     scores: str = "given"  # to policy gradients; whitened where the judge's unit is small
     start: dict[str, Any] = field(default_factory=dict)  # settings of the fine-tuning, if there is any
@@ -64,6 +65,11 @@ class Place:
     def judge(self) -> Any:
         return self.task.judge or str(self.home / "judge")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every method that learns from a file is told."""
+        return FILE | self.task.limits | {"epochs": self.task.epochs}
+
     def before(self, tested: str) -> Path:
         """Where the figures of the start on a held-out file are kept."""
         return self.home / f"start-{tested}.json"
@@ -76,7 +82,7 @@ class Place:
         """The rows of one part of a file of the data folder."""
         from sparring.data.read import read_rows
 
-        return [r.values for r in read_rows(str(self.data / f"{name}.jsonl.gz"), where=[f"split={split}"])]
+        return [dict(r.values) for r in read_rows(str(self.data / f"{name}.jsonl.gz"), where=[f"split={split}"])]
 
     def write(self, name: str, rows: list[Row]) -> None:
         """Write rows whole or not at all."""
@@ -92,13 +98,12 @@ def prepare(place: Place, with_judge: bool = True) -> None:
     place.home.mkdir(parents=True, exist_ok=True)
     os.environ["SPARRING_GOLD"] = str(place.data / "imdb_bow_sentiment.json.gz")
     os.environ["SPARRING_REFERENCES"] = str(place.home / "references.jsonl")
-    limits = FILE | place.task.limits
     if not (place.home / "made").exists():
         place.task.make(place)
         (place.home / "made").touch()
     if place.task.start:
         demonstrations = str(place.home / "demonstrations.jsonl")
-        settings = limits | place.task.start
+        settings = place.settings | place.task.start
         sparring.train(
             "sft", model=place.model, data=demonstrations, run=place.home / "start", resume=True, settings=settings
         )
@@ -107,7 +112,7 @@ def prepare(place: Place, with_judge: bool = True) -> None:
         (place.home / "ranked").touch()
     if with_judge and place.task.judge is None:
         kind = {"pairs": "reward_model", "rankings": "ranking_reward_model"}[place.task.kind]
-        data, settings = str(place.home / f"{place.task.kind}.jsonl"), limits | {"reads": "mean", "seed": 100}
+        data, settings = str(place.home / f"{place.task.kind}.jsonl"), place.settings | {"reads": "mean", "seed": 100}
         sparring.train(kind, model=place.start, data=data, run=place.home / "judge", resume=True, settings=settings)
 
 
@@ -138,8 +143,8 @@ def finish(place: Place, name: str, rows: list[Row]) -> None:
     ]  # fmt: skip
     if name == "held_out":
         place.write("held_out_instructed", [r | {"prompt": GOOD + r["prompt"]} for r in rows])
-        words = [(p + y + VERDICT, *w) for p, *ys in ends for y, w in zip(ys, (GOOD_BAD, GOOD_BAD[::-1]), strict=True)]
-        place.write("held_out_verdicts", [{"prompt": p, "chosen": a, "rejected": b} for p, a, b in words])
+        words = [(p + y + VERDICT, w) for p, *ys in ends for y, w in zip(ys, (WORDS, WORDS[::-1]), strict=True)]
+        place.write("held_out_verdicts", [{"prompt": p, "chosen": w[0], "rejected": w[1]} for p, w in words])
     else:
         marks = [{"prompt": p, "response": y, "rating": m} for p, a, b in ends for y, m in ((a, 1), (b, 0))]
         place.write("marks", marks)
@@ -147,11 +152,10 @@ def finish(place: Place, name: str, rows: list[Row]) -> None:
     place.write(name, rows)
 
 
-GOOD_BAD = (" good", " bad")
-
-
 def best_and_worst(row: Row) -> tuple[str, str]:
-    """The two ends of a ranking."""
+    """The two ends of a ranking, or of a pair."""
+    if "chosen" in row:
+        return row["chosen"], row["rejected"]
     order = sorted(range(len(row["scores"])), key=lambda i: -row["scores"][i])
     return row["responses"][order[0]], row["responses"][order[-1]]
 
@@ -263,9 +267,10 @@ def chrf(text: str, reference: str, order: int = 6, beta: float = 2.0) -> float:
     Precision and recall are averaged over the n for which both texts have n-grams, as sacrebleu does.
     Source: Popovic 2015, doi:10.18653/v1/W15-3049.
     """
+    own_text, ref_text = ("".join(x.split()) for x in (text, reference))
     precisions, recalls = [], []
     for n in range(1, order + 1):
-        own, ref = (Counter(s[i : i + n] for i in range(len(s) - n + 1)) for s in map(dense, (text, reference)))
+        own, ref = (Counter(s[i : i + n] for i in range(len(s) - n + 1)) for s in (own_text, ref_text))
         if own and ref:
             same = (own & ref).total()
             precisions.append(same / own.total())
@@ -276,17 +281,16 @@ def chrf(text: str, reference: str, order: int = 6, beta: float = 2.0) -> float:
     return (1 + beta**2) * p * r / (beta**2 * p + r)
 
 
-def dense(text: str) -> str:
-    """Leave out white space."""
-    return "".join(text.split())
-
-
 ONCE = {"epochs": 1.0}
 TASKS = {
     "sentiment": Task(make=sentiment, limits={"max_prompt": 512, "max_response": 32}, judge=gold, own_samples=True),
-    "dialogue": Task(make=dialogue, limits={"max_prompt": 48, "max_response": 40}, kind="pairs", start=ONCE),
+    "dialogue": Task(
+        make=dialogue, limits={"max_prompt": 48, "max_response": 40}, kind="pairs", epochs=1.0, start=ONCE
+    ),
     "instructions": Task(make=instructions, limits={"max_prompt": 48, "max_response": 48}, start=ONCE),
-    "summarisation": Task(make=summarisation, limits={"max_prompt": 48, "max_response": 48}, kind="pairs", start=ONCE),
+    "summarisation": Task(
+        make=summarisation, limits={"max_prompt": 48, "max_response": 48}, kind="pairs", epochs=1.0, start=ONCE
+    ),
     "translation": Task(
         make=translation,
         limits={"max_prompt": 256, "max_response": 40},
