@@ -129,18 +129,14 @@ def rank_own(place: Place) -> None:
         rows = []
         for prompt, texts in zip(prompts, answers, strict=True):
             if len(few := list(dict.fromkeys(t for t in texts if t.strip()))) > 1:
-                takes_prompt = task.judge is not gold
-                scores = [task.judge(prompt, y) if takes_prompt else task.judge(y) for y in few]
+                scores = [task.judge(y) if task.judge is gold else task.judge(prompt, y) for y in few]
                 rows.append({"prompt": prompt, "responses": few, "scores": scores})
         finish(place, name, rows)
 
 
 def finish(place: Place, name: str, rows: list[Row]) -> None:
     """Write rankings or pairs, and beside them their marks (best good, worst bad) and what tests of marks need."""
-    ends = [
-        (r["prompt"], *((r["chosen"], r["rejected"]) if "chosen" in r else best_and_worst(r)))
-        for r in rows
-    ]  # fmt: skip
+    ends = [(r["prompt"], *best_and_worst(r)) for r in rows]
     if name == "held_out":
         place.write("held_out_instructed", [r | {"prompt": GOOD + r["prompt"]} for r in rows])
         words = [(p + y + VERDICT, w) for p, *ys in ends for y, w in zip(ys, (WORDS, WORDS[::-1]), strict=True)]
