@@ -1,40 +1,47 @@
 """Every method on real text with a small real model: does it learn what its data says, and what does that cost?
 
-Two tasks. `sentiment`: a language model of film reviews answers 160 prompts four times, a bag-of-words scorer of
-sentiment ranks the answers, and each method learns from these rankings (or pairs, marks, best answers made of them),
-or from the scorer itself. `dialogue`: people's choices between two answers (hh-rlhf), after fine-tuning on the chosen
-ones. On held-out prompts: how often the log-ratio to the start ranks as the data does (1/2 for the start itself), the
-scorer's mean above the start's, KL from the start, time and memory. Every cell is a normal run folder, a finished
-cell is skipped and a killed one goes on, so the same command continues until the table is there:
+`examples/tasks.py` makes five tasks. Each method starts from the task's model and learns from what its kind of data
+keeps of the task: rankings, pairs, marks, the best answers, demonstrations, or from scores of its own samples. On
+held-out prompts: how often it ranks as the data does (1/2 for the start itself), how much higher its own answers score
+than the start's, KL from the start; and time and memory. Every cell is a normal run folder, a finished cell is skipped
+and a killed one goes on, so the same command continues until the table is there:
 
     python examples/every_method.py --model MODEL --data DATA_FOLDER --out runs/methods --task sentiment
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import re
 import resource
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import time
+import traceback
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from imdb_sentiment import gold, load, spread
+from imdb_sentiment import load, spread
+from tasks import TASKS, Place, prepare
 
-K, TOKENS = 4, 32
-TRAIN, HELD_OUT = 160, 120
-PAIRS = 3000  # of the dialogue task
+PRELOADED = [
+    "torch",
+    "accelerate",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.modeling_auto",
+]
+SCORERS = ("reward_model", "ranking_reward_model", "pairwise_ranker")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method with its settings; `learns` names the file it reads, or its source of scores."""
+    """One method with its settings; `learns` names the file it learns from, `tested` the file it is measured on."""
 
     method: str
-    learns: str = "rankings"
+    learns: str = "preferences"  # the task's pairs or rankings
+    loop: str = "file"  # file; online: scores of own samples; select: the best of own samples
+    tested: str = "held_out"
     name: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -46,29 +53,65 @@ class Cell:
     def folder(self) -> str:
         return re.sub(r"[^a-z0-9_]+", "-", self.label).strip("-")
 
+    @property
+    def is_scorer(self) -> bool:
+        return self.method in ("reward_model", "ranking_reward_model", "pairwise_ranker")
 
-FROM_A_FILE = [
-    Cell(method="sft", learns="rankings", name="sft (best of 4)"),
-    *[Cell(method=m) for m in ("dpo", "ipo", "rso", "simpo", "orpo", "cpl", "cpl_kl")],
+    def score(self, found: dict[str, Any]) -> str:
+        """The name of the judge's figure, if there is one."""
+        return "" if self.is_scorer else next((name for name in found if name.startswith("score ")), "")
+
+
+def online(method: str) -> Cell:
+    return Cell(method=method, learns="prompts", loop="online", settings={"rounds": 25, "batch": 8})
+
+
+def select(method: str, **settings: Any) -> Cell:
+    return Cell(method=method, learns="prompts", loop="select", settings={"K": 4, "rounds": 2, "batch": 16} | settings)
+
+
+PAIRED = [Cell(method=m) for m in ("dpo", "ipo", "rso", "simpo", "orpo", "cpl", "cpl_kl")]
+RANKED = [Cell(method=m) for m in ("listwise_dpo", "rrhf", "pro", "slic")]
+MARKED = [
     Cell(method="kto", learns="marks"),
-    *[Cell(method=m) for m in ("listwise_dpo", "rrhf", "pro", "slic")],
-    *[Cell(method=m) for m in ("reward_model", "ranking_reward_model")],
-    *[Cell(method=m, name=f"{m} (mean)", settings={"reads": "mean"}) for m in ("reward_model", "ranking_reward_model")],
+    Cell(method="hir", learns="marks", tested="held_out_instructed"),
+    Cell(method="joint_feedback", learns="marks", tested="held_out_verdicts"),
 ]
-ROUNDS = {"rounds": 25, "batch": 8}
-FROM_SCORES = [Cell(method=m, learns="scores", settings=ROUNDS) for m in ("reinforce", "rloo", "grpo", "ppo")]
+MEAN = {"reads": "mean"}
+REWARD = [Cell(method="reward_model"), Cell(method="reward_model", name="reward_model (mean)", settings=MEAN)]
+RANKING_REWARD = [
+    Cell(method="ranking_reward_model"),
+    Cell(method="ranking_reward_model", name="ranking_reward_model (mean)", settings=MEAN),
+]
+JUDGES = [*REWARD, Cell(method="pairwise_ranker")]
+BEST = [Cell(method="sft", name="sft (best of 4)")]
+ONLINE = [online(m) for m in ("reinforce", "reinforce_value", "rloo", "grpo", "ppo", "nlpo")]
 SELECTING = [
-    Cell(method="best_of_n", learns="scores", settings={"K": 4, "batch": 16}),
-    Cell(method="rest", learns="scores", settings={"K": 8, "rounds": 2, "thresholds": "0.5,0.7", "batch": 16}),
-    Cell(method="raft", learns="scores", settings={"rounds": 2, "K": 4, "batch": 16}),
-    Cell(method="sample_rank", learns="scores", settings={"K": 8, "accepted": 4, "batch": 16}),
+    select("best_of_n", rounds=1),
+    select("rest", K=8, thresholds="0.5,0.7"),
+    select("raft"),
+    select("sample_rank", rounds=1, K=8, accepted=4),
 ]
-OF_PAIRS = [
-    Cell(method=m, learns="pairs") for m in ("sft", "dpo", "ipo", "rso", "simpo", "orpo", "cpl", "slic", "reward_model")
+MORE = [
+    online("ppo_ptx"),
+    replace(select("best_of_n", rounds=1), learns="more_prompts", name="best_of_n (640 prompts)"),
+    select("farl"),
+    Cell(method="spin", learns="positive", tested="held_out_positive", loop="play", settings={"rounds": 2}),
 ]
-TASKS = {"sentiment": FROM_A_FILE + FROM_SCORES + SELECTING, "dialogue": OF_PAIRS}
-LIMITS = {"sentiment": {"max_response": TOKENS}, "dialogue": {"max_response": 48, "max_prompt": 96}}
-FILE = {"epochs": 2.0, "batch": 16, "eval_every": 20, "keep_best": "last", "held_out": 0.0, "overflow": "cut"}
+FEW = [c for c in ONLINE + SELECTING if c.method in ("rloo", "ppo", "raft")]
+CELLS = {
+    "sentiment": BEST + PAIRED + RANKED + MARKED + JUDGES + RANKING_REWARD + ONLINE + SELECTING + MORE,
+    "dialogue": PAIRED + RANKED[-1:] + MARKED + JUDGES + FEW,
+    "instructions": PAIRED[:1] + RANKED + RANKING_REWARD,
+    "summarisation": PAIRED + RANKED[-1:] + MARKED + JUDGES + FEW,
+    "translation": BEST + PAIRED + RANKED + MARKED + JUDGES + RANKING_REWARD + FEW + SELECTING[:1],
+}
+PRELOADED = [
+    "torch",
+    "accelerate",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.modeling_auto",
+]
 
 
 def main() -> None:
@@ -79,159 +122,122 @@ def main() -> None:
     parser.add_argument("--task", choices=tuple(TASKS), default="sentiment")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, each on one thread")
-    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=float, default=1.0, help="share of the rows and rounds, for a quick look")
+    parser.add_argument("--only", nargs="*", help="labels of the cells to run, as they stand in the table")
     args = parser.parse_args()
-    os.environ["SPARRING_GOLD"] = str(Path(args.data) / "imdb_bow_sentiment.json.gz")
-    if args.cell:
-        seed, label = args.cell.split("/", 1)
-        run_cell(args, int(seed), next(c for c in TASKS[args.task] if c.label == label))
-        return
-    {"sentiment": make_rankings, "dialogue": make_pairs}[args.task](args)
-    every = [f"{seed}/{cell.label}" for cell in TASKS[args.task] for seed in range(args.seeds)]
-    with ThreadPoolExecutor(args.workers) as pool:
-        list(pool.map(spawn, every))
-    table(args)
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",  # two threads that share cores wait for each other
+        "SPARRING_GOLD": str(Path(args.data) / "imdb_bow_sentiment.json.gz"),
+        "SPARRING_REFERENCES": str(Path(args.out) / args.task / "references.jsonl"),
+    }
+    place = Place(
+        home=Path(args.out) / args.task, model=args.model, data=Path(args.data), name=args.task, size=args.size
+    )  # fmt: skip
+    cells = [c for c in CELLS[args.task] if not args.only or c.label in args.only]
+    # Each cell has a process of its own, so that its peak of memory is its own; it begins with the imports done.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["__main__", *PRELOADED])
+    with server.Pool(args.workers, maxtasksperchild=1) as pool:
+        pool.apply(prepare, (place, any(c.loop in ("online", "select") for c in cells)))
+        pool.starmap(run_cell, [(place, c, seed) for seed in range(args.seeds) for c in cells], chunksize=1)
+    sys.stdout.write(table(place, args.seeds))
 
 
-def spawn(name: str) -> None:
-    """Run one cell in a process of its own, on one thread: two threads that share cores wait for each other."""
-    command = [sys.executable, *sys.argv, "--cell", name]
-    subprocess.run(command, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
-def run_cell(args: argparse.Namespace, seed: int, cell: Cell) -> None:
-    """Train and measure one method with one seed, unless that is done."""
+def run_cell(place: Place, cell: Cell, seed: int) -> None:
+    """Train and measure one method with one seed, unless that is done; a failure is told and leaves a gap."""
     import sparring
 
-    home = Path(args.out) / args.task
-    run = home / f"seed-{seed}" / cell.folder
-    if (place := run.with_suffix(".json")).exists():
+    run = place.home / f"seed-{seed}" / cell.folder
+    if (result := run.with_suffix(".json")).exists():
         return
-    start = args.model if args.task == "sentiment" else str(home / "start")
-    if cell.learns == "scores":
-        limits = {"max_tokens": TOKENS, "held_out": 0.0}
-        more: dict[str, Any] = {"feedback": [gold], "settings": limits | cell.settings | {"seed": seed}}
-        data = home / "prompts.jsonl"
-    else:
-        once = {"epochs": 1.0} if args.task == "dialogue" else {}
-        more = {"settings": FILE | LIMITS[args.task] | once | cell.settings | {"seed": seed}}
-        data = home / f"{cell.learns}.jsonl"
-    sparring.train(cell.method, model=start, data=str(data), run=run, resume=True, quiet=True, **more)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    scores = [] if "reward_model" in cell.method or args.task == "dialogue" else [gold]
-    found = sparring.evaluate(
-        str(run),
-        data=str(home / "held_out.jsonl"),
-        max_tokens=TOKENS,
-        feedback=scores,
-        base=start,
-        seed=seed,
-        **LIMITS[args.task],
-    )
-    seconds = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
-    place.write_text(json.dumps(found | {"seconds": {"mean": seconds}, "memory": {"mean": memory}}))
-
-
-def make_rankings(args: argparse.Namespace) -> None:
-    """Let the model answer prompts of the reviews, rank the answers by the scorer, and write every form of the data."""
-    import sparring
-    from sparring.data.read import read_rows
-
-    home = Path(args.out) / args.task
-    if (home / "held_out.jsonl").exists():
+    began = time.process_time()  # which other work on the machine does not lengthen, as it does the clock's
+    try:
+        sparring.train(cell.method, model=place.start, run=run, resume=True, quiet=True, **asked(place, cell, seed))
+        seconds = time.process_time() - began
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found = measure(place, cell, str(run), seed)
+        if cell.score(found) and not place.before(cell.tested).exists():
+            save(place.before(cell.tested), measure(place, cell, place.start, 0))
+    except Exception:
+        sys.stderr.write(f"{run}:\n{traceback.format_exc()}")
         return
-    home.mkdir(parents=True, exist_ok=True)
-    reviews = str(Path(args.data) / "imdb.jsonl.gz")
-    parts = {"rankings": ("train", TRAIN), "held_out": ("test", HELD_OUT)}
-    for name, (split, count) in parts.items():
-        prompts = list(dict.fromkeys(r.values["prompt"] for r in read_rows(reviews, where=[f"split={split}"])))[:count]
-        answers = sparring.sample(args.model, prompts, K=K, max_tokens=TOKENS, seed=len(prompts))
-        rows = [
-            {"prompt": p, "responses": few, "scores": [gold(y) for y in few]}
-            for p, y in zip(prompts, answers, strict=True)
-            if len(few := list(dict.fromkeys(t for t in y if t.strip()))) > 1
-        ]
-        if name == "rankings":
-            write(home / "prompts.jsonl", [{"prompt": r["prompt"]} for r in rows])
-            ends = [
-                (r, max(range(len(r["scores"])), key=lambda i: s * r["scores"][i]), s > 0)
-                for r in rows
-                for s in (1, -1)
-            ]
-            write(
-                home / "marks.jsonl",
-                [{"prompt": r["prompt"], "response": r["responses"][i], "rating": int(good)} for r, i, good in ends],
-            )
-        write(home / f"{name}.jsonl", rows)
+    save(result, found | {"seconds": {"mean": seconds}, "memory": {"mean": memory}})
 
 
-def make_pairs(args: argparse.Namespace) -> None:
-    """Take people's choices between two answers, and fine-tune the model on the chosen ones as everybody's start."""
+def asked(place: Place, cell: Cell, seed: int) -> dict[str, Any]:
+    """What a cell asks of sparring.train, beside the model and the run."""
+    limits = place.task.limits
+    data = str(place.home / f"{place.task.kind if cell.learns == 'preferences' else cell.learns}.jsonl")
+    if cell.loop == "file":
+        return {"data": data, "settings": place.settings | cell.settings | {"seed": seed}}
+    own = {"max_prompt": limits["max_prompt"], "max_tokens": limits["max_response"], "held_out": 0.0, "seed": seed}
+    if cell.loop == "play":
+        own |= {"overflow": "cut", "batch": 16, "epochs": 2.0, "max_response": limits["max_response"]}
+        return {"data": data, "settings": own | cell.settings}
+    if cell.loop == "online":
+        own |= {"scores": place.task.scores, "rounds": place.count(cell.settings["rounds"])}
+    pretrain = str(place.home / "positive.jsonl") if cell.method == "ppo_ptx" else None
+    return {"data": data, "feedback": [place.judge], "pretrain": pretrain, "settings": cell.settings | own}
+
+
+def measure(place: Place, cell: Cell, model: str, seed: int) -> dict[str, Any]:
+    """Evaluate a model on the held-out file of a cell; a reward model scores only those that learnt from it."""
     import sparring
-    from sparring.data.read import read_rows
 
-    home = Path(args.out) / args.task
-    if not (home / "held_out.jsonl").exists():
-        home.mkdir(parents=True, exist_ok=True)
-        source = str(Path(args.data) / "hh_rlhf.jsonl.gz")
-        for name, split, count in (("pairs", "train", PAIRS), ("held_out", "test", PAIRS)):
-            rows = [r.values for r in read_rows(source, where=[f"split={split}"])][:count]
-            write(home / f"{name}.jsonl", [{n: r[n] for n in ("prompt", "chosen", "rejected")} for r in rows])
-    settings = FILE | {"epochs": 1.0} | LIMITS["dialogue"]
-    sparring.train(
-        "sft", model=args.model, data=str(home / "pairs.jsonl"), run=home / "start", resume=True, settings=settings
-    )
+    limits = place.task.limits
+    tokens, judges = limits["max_response"], [place.judge] if place.task.judge or cell.loop != "file" else []
+    if cell.tested == "held_out_verdicts":  # whose prompts hold the answer: what is written behind them is none
+        tokens, judges = 1, []
+    more = {} if cell.is_scorer else {"feedback": judges, "base": place.start, "max_tokens": tokens}
+    return sparring.evaluate(model, data=str(place.home / f"{cell.tested}.jsonl"), seed=seed, **limits, **more)
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows whole or not at all."""
+def save(path: Path, found: dict[str, Any]) -> None:
+    """Write the figures of one cell whole or not at all."""
     part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part.write_text(json.dumps(found))
     part.rename(path)
 
 
-def table(args: argparse.Namespace) -> None:
-    """Write means over seeds with 95 % t intervals."""
-    import sparring
-    from sparring.evaluation.intervals import over_seeds
-
-    home = Path(args.out) / args.task
-    is_scored = args.task == "sentiment"
-    if is_scored and not (home / "start.json").exists():
-        found = sparring.evaluate(
-            args.model,
-            data=str(home / "held_out.jsonl"),
-            max_tokens=TOKENS,
-            max_response=TOKENS,
-            feedback=[gold],
-            seed=0,
-        )
-        (home / "start.json").write_text(json.dumps(found))
-    columns = {
-        "accuracy": "reward_accuracy",
-        "gold above the start": "score gold",
-        "KL": "kl",
-        "seconds": "seconds",
-        "MB": "memory",
-    }
-    if not is_scored:
-        del columns["gold above the start"]
-    lines = ["| method | seeds | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
-    for cell in TASKS[args.task]:
-        cells = [load(p) for s in range(args.seeds) if (p := home / f"seed-{s}" / f"{cell.folder}.json").exists()]
-        row = []
-        for title, key in columns.items():
-            values = [c[key]["mean"] for c in cells if key in c]
-            if title.startswith("gold") and values:
-                values = [v - load(home / "start.json")[key]["mean"] for v in values]
-            plain = title in ("seconds", "MB") and values
-            row.append(
-                f"{sum(values) / len(values):.0f}" if plain else spread(over_seeds(values)) if len(values) > 1 else ""
-            )
-        lines.append(f"| {cell.label} | {len(cells)} | " + " | ".join(row) + " |")
+def table(place: Place, seeds: int) -> str:
+    """Write a row for each cell: means over seeds, with the intervals that can be had."""
+    titles = (
+        "method | data | seeds | accuracy, over seeds | over prompts | gain, over prompts | KL | CPU s | MB | command"
+    )
+    lines = [f"| {titles} |", "|---" * len(titles.split(" | ")) + "|"]
+    for cell in CELLS[place.name]:
+        files = [place.home / f"seed-{s}" / f"{cell.folder}.json" for s in range(seeds)]
+        if cells := [load(path) for path in files if path.exists()]:
+            lines.append("| " + " | ".join(line(place, cell, cells)) + " |")
     text = "\n".join(lines) + "\n"
-    (home / "table.md").write_text(text)
-    sys.stdout.write(text)
+    (place.home / "table.md").write_text(text)
+    return text
+
+
+def line(place: Place, cell: Cell, cells: list[dict[str, Any]]) -> list[str]:
+    """One row of the table: Student's t over seeds; over prompts, of the seeds' mean, Wilson's and the bootstrap."""
+    from sparring.evaluation.intervals import mean_of, over_seeds, share_of
+
+    def mean(name: str) -> float:
+        return sum(c[name]["mean"] for c in cells) / len(cells)
+
+    accuracy, n = [c["reward_accuracy"]["mean"] for c in cells], cells[0]["reward_accuracy"]["n"]
+    by_seed = spread(over_seeds(accuracy)) if len(cells) > 1 else f"{accuracy[0]:.3f}"
+    prompts = share_of(mean("reward_accuracy") * n, n)
+    row = [
+        cell.label,
+        cell.learns.replace("_", " "),
+        str(len(cells)),
+        by_seed,
+        f"[{prompts.low:.3f}, {prompts.high:.3f}]",
+    ]
+    gain = kl = ""
+    if name := cell.score(cells[0]):
+        columns = zip(*(c["values"][name] for c in cells), load(place.before(cell.tested))["values"][name], strict=True)
+        gain = spread(mean_of([sum(own) / len(own) - before for *own, before in columns]))
+    if "kl" in cells[0] and cell.tested != "held_out_verdicts":
+        kl = spread(over_seeds([c["kl"]["mean"] for c in cells])) if len(cells) > 1 else f"{cells[0]['kl']['mean']:.3f}"
+    return [*row, gain, kl, f"{mean('seconds'):.0f}", f"{mean('memory'):.0f}", f'`--only "{cell.label}"`']
 
 
 if __name__ == "__main__":
