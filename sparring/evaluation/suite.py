@@ -123,7 +123,8 @@ def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan
         return _measure_policy(model, records, runs, plan, notes)
     pairs = [r for r in ordered(records) if isinstance(r, Preference) or not is_ranker]
     if not pairs:
-        raise SettingError(f"{model} is a reward model; give it preferences or rankings, or name it as --feedback")
+        what = "compares two responses; give it preferences" if is_ranker else "scores; give it preferences or rankings"
+        raise SettingError(f"{model} writes no text, it {what}, or name it as --feedback")
     if plan.feedback or plan.judge is not None:
         raise SettingError(f"{model} is a reward model: it writes nothing that --feedback or --judge could score")
     what = "pairwise ranker" if is_ranker else "reward model"

@@ -28,6 +28,9 @@ DISCRIMINATOR, BAG_OF_WORDS = "discriminator", "bag_of_words"
 LEARN_ALONG = (DISCRIMINATOR, BAG_OF_WORDS)
 """The judges that learn from demonstrations and the policy's responses while the policy does."""
 
+SIMILARITY = "similarity"
+"""The judge that compares a response with the demonstration of its prompt, and learns nothing."""
+
 HOW = "write NAME, WEIGHT*NAME, a sum such as 0.7*vader+0.3*length, or mean(runs/a,runs/b)"
 
 
@@ -97,6 +100,12 @@ def leaves(specs: Sequence[str]) -> list[str]:
 def learners_of(specs: Iterable[Any]) -> set[str]:
     """Name the judges among these that learn along; a Python function is none of them by name."""
     return {leaf for leaf in leaves([s for s in specs if isinstance(s, str)]) if leaf in LEARN_ALONG}
+
+
+def needs_demonstrations(specs: Iterable[Any]) -> bool:
+    """Tell whether one of the judges can do nothing without demonstrations."""
+    named = leaves([s for s in specs if isinstance(s, str)])
+    return any(leaf in (*LEARN_ALONG, SIMILARITY) for leaf in named)
 
 
 def _split(text: str, mark: str) -> list[str]:

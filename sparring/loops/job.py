@@ -12,7 +12,7 @@ from typing import Any
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, needs
-from sparring.feedback.expression import DISCRIMINATOR, learners_of
+from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, learners_of, needs_demonstrations
 from sparring.loops.parts import classes_of, sort_settings
 from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
@@ -166,7 +166,7 @@ def make_job(
     made_of = recipe or selects
     chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
     parts = sort_settings(method, chosen, classes)
-    kind = DEMONSTRATION if learning else selects.data if selects else equation.data
+    kind = DEMONSTRATION if needs_demonstrations(specs) else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
         policy=equation.name if made_of else None, feedback=specs, negatives=negatives, pretrain=pretrain,
@@ -192,6 +192,8 @@ def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[An
         raise SettingError(
             f"{found.name} has no {min(learning)} that learns along; name a trained one by its folder, RUN/judge"
         )
+    if not is_online and needs_demonstrations(specs):
+        raise SettingError(f"{found.name} samples for prompts; {SIMILARITY} compares with demonstrations, as rlsr does")
     return specs
 
 

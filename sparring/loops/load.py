@@ -20,15 +20,16 @@ from sparring.feedback.adversary import Demonstrations
 from sparring.feedback.bag_of_words import BagOfWords
 from sparring.feedback.combine import build
 from sparring.feedback.discriminator import Discriminator
-from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR
+from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, SIMILARITY
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker, load_ranker
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.feedback.saved import load_saved
+from sparring.feedback.similarity import Similarity
 from sparring.loops.job import DEMONSTRATION, Job
 from sparring.models.backbone import load_trunk
 from sparring.models.machine import Machine
-from sparring.models.signals import new_scorer
+from sparring.models.signals import frozen_start, new_scorer
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
 
@@ -93,6 +94,8 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
             return make_discriminator(job, trunk, data, machine)
         if name == BAG_OF_WORDS:
             return make_bag_of_words(job, trunk, data, machine)
+        if name == SIMILARITY:
+            return Similarity(frozen_start(trunk), [*data.train, *data.held_out])
         if is_ranker(name):
             return load_ranker(name, trunk, device=str(machine.device))
         if Path(name).is_dir():

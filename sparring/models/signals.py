@@ -89,9 +89,12 @@ def new_policy(trunk: Trunk, seed: int) -> Network:
 
 def new_reference(policy: Network) -> Network:
     """Make the frozen start of the policy: the same trunk with its adapters off, or a frozen copy."""
-    if policy.adapter is not None:
-        return Network(trunk=policy.trunk)
-    return Network(trunk=policy.trunk.frozen_copy())
+    return frozen_start(policy.trunk)
+
+
+def frozen_start(trunk: Trunk) -> Network:
+    """Make a role that stays what the trunk is now: the trunk with its adapters off, or a frozen copy."""
+    return Network(trunk=trunk if trunk.adapter != "none" else trunk.frozen_copy())
 
 
 def new_masker(policy: Network, seed: int) -> Network:
@@ -176,6 +179,15 @@ def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None =
     flat = _read(network.head, seen.last)
     out = torch.zeros(batch.exists.shape, dtype=flat.dtype, device=flat.device)
     return out.masked_scatter(batch.exists, flat)
+
+
+@torch.no_grad()
+def mean_states(network: Network, batch: Batch) -> Float[Tensor, "B K D"]:
+    """Average the states after every token of each response; zero for one that is not there."""
+    own = network.states(batch).own.float()
+    spread = torch.zeros(*batch.mask.shape, own.shape[-1], device=own.device)
+    spread[batch.mask] = own
+    return spread.sum(2) / batch.mask.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _read(head: nn.Linear, hidden: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
