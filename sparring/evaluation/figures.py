@@ -20,10 +20,18 @@ FIGURES: dict[str, str] = {
 }
 
 SCORE = "score "  # a judge's figure is called this and the judge's name
+WIN, WIN_LC = "win_rate ", "win_rate_lc "  # the same, of a model beside a rival
+
+JUDGED: dict[str, str] = {
+    SCORE: "mean score by {}",
+    WIN: "share of prompts where the response beats the rival's by {}; a tie is half",
+    WIN_LC: "the same as it would be if both responses were equally long",
+}
 
 
 def meaning(name: str) -> str:
     """Say what a figure means."""
-    if name.startswith(SCORE):
-        return f"mean score by {name.removeprefix(SCORE)}"
+    for start, text in JUDGED.items():
+        if name.startswith(start):
+            return text.format(name.removeprefix(start))
     return FIGURES[name]

@@ -8,16 +8,16 @@ what a figure must not be taken for, is said in the notes.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import SettingError
-from sparring.core.records import Preference, Prompt, Record
+from sparring.core.records import Preference, Record
 from sparring.data.read import fingerprint
 from sparring.data.responses import read_out
-from sparring.data.tokens import prepare
-from sparring.evaluation.figures import SCORE
+from sparring.evaluation.against import compare, find_rival
+from sparring.evaluation.draw import draw
+from sparring.evaluation.figures import JUDGED
 from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, ranker_rewards, scorer_rewards, wanted
 from sparring.evaluation.intervals import Estimate
 from sparring.evaluation.load import (
@@ -30,6 +30,7 @@ from sparring.evaluation.load import (
     judge_name,
     load_judge,
     load_judges,
+    load_rankers,
     load_start,
     read_records,
 )
@@ -43,7 +44,7 @@ from sparring.models.machine import Machine
 from sparring.models.scorers import load_level, load_scorer
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
-from sparring.rollout.sample import Rollout, Sampling, sample
+from sparring.rollout.sample import Rollout, Sampling
 
 SHOWN = 8  # prompts whose responses are kept in eval.json, for people to look at
 
@@ -56,6 +57,7 @@ def evaluate(
     base: str | None = None,
     judge: Judge | None = None,
     best_of: int = 1,
+    against: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     prompts: int = 0,
@@ -74,14 +76,16 @@ def evaluate(
     Each of `feedback` is a figure of its own: a name, a weighted sum, a Python function, or a folder (a reward
     model, or a run that holds a judge). `base` is the model that distance and fluency are measured from; by
     default the one that the run started from. With `best_of` n, n responses are drawn for each that is
-    measured, and `judge` picks. `prompts` takes so many different prompts of the data, the same for every
+    measured, and `judge` picks. `against` names a rival (a model, a file with responses to the same prompts, or
+    "references": the data's own) and adds the win rate by each of `feedback`, among which may then be the run of a
+    pairwise ranker. `prompts` takes so many different prompts of the data, the same for every
     model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
     "settings", "values" (one score for each prompt, for paired comparisons) and "samples". A reward model is
     measured by how it ranks the data's own responses; "tables" say how far it can be trusted. Raises UserError
     for anything that cannot be used.
     """
     plan = Plan(
-        feedback=tuple(feedback), judge=judge, best_of=best_of, base=base, K=K,
+        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, base=base, K=K,
         how=Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, max_prompt=max_prompt,
         max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
         tick=tick or (lambda what, done, total: None),
@@ -93,7 +97,7 @@ def evaluate(
     runs = ancestry(model)
     notes += data_notes(records, runs)
     found, samples, tables = _measure(model, records, runs, plan, notes)
-    values = {name: list(e.values) for name, e in found.items() if name.startswith(SCORE)}
+    values = {name: list(e.values) for name, e in found.items() if e.values and name.startswith(tuple(JUDGED))}
     out: dict[str, Any] = {name: e.to_dict() for name, e in found.items()}
     settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
     out |= {"notes": notes, "settings": settings, "values": values, "samples": samples}
@@ -124,8 +128,8 @@ def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan
     pairs = [r for r in ordered(records) if isinstance(r, Preference) or not is_ranker]
     if not pairs:
         raise SettingError(f"{model} is a reward model; give it preferences or rankings, or name it as --feedback")
-    if plan.feedback or plan.judge is not None:
-        raise SettingError(f"{model} is a reward model: it writes nothing that --feedback or --judge could score")
+    if plan.feedback or plan.judge is not None or plan.against is not None:
+        raise SettingError(f"{model} is a reward model: it writes nothing for --feedback, --judge or --against")
     what = "pairwise ranker" if is_ranker else "reward model"
     notes.append(f"this is a {what}: it was measured by how it ranks the data's own responses")
     if is_ranker:
@@ -147,10 +151,10 @@ def _measure_policy(
 ) -> Found:
     trunk = load_trunk(model, device=plan.device)
     policy = Network(trunk=trunk)
-    judges = load_judges(trunk, runs, plan, notes)
+    judges, rankers = load_judges(trunk, runs, plan, notes), load_rankers(plan)
     picker = None if plan.judge is None else load_judge(plan.judge, trunk, device=plan.device)
     start = load_start(runs, trunk, plan, notes)
-    rollout = _sample(policy, records, plan, notes)
+    rollout = draw(policy, different(records), plan, notes)
     if picker is not None:
         rollout = select(rollout, picker.score(read_out(rollout.batch, trunk.tokenizer)), plan.best_of)
         notes.append(_best_of_note(plan))
@@ -161,7 +165,13 @@ def _measure_policy(
     if plan.how.temperature == 0:
         notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
     found |= _measure_data(records, policy, start, plan, notes)
-    return found, _samples(rollout, trunk, judges), {}
+    tables: Tables = {}
+    if plan.against is not None:
+        rival = find_rival(plan.against, records, trunk, plan, notes)
+        mine = read_out(rollout.batch, trunk.tokenizer)
+        wins, tables["against_" + plan.against] = compare(mine, rival, judges, rankers, plan.micro_tokens)
+        found = wins | found
+    return found, _samples(rollout, trunk, judges), tables
 
 
 def _measure_data(
@@ -176,27 +186,6 @@ def _measure_data(
         rows = given_rows(pairs, policy.trunk, plan, notes)
         found |= implied_rewards(rows, policy, start, micro_tokens=plan.micro_tokens, tick=plan.tick)
     return found
-
-
-def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[str]) -> Rollout:
-    """Draw responses to every different prompt."""
-    asked = [Prompt(prompt=r.prompt, tag=r.tag, where=r.where) for r in different(records)]
-    rows, truncation = prepare(
-        asked, policy.trunk.tokenizer, max_prompt=plan.max_prompt, max_response=plan.how.max_tokens,
-        overflow="error", context=policy.trunk.context, room=plan.how.max_tokens,
-    )  # fmt: skip
-    notes += [f"before sampling, {sentence}" for sentence in truncation.sentences()]
-    number = plan.K * plan.best_of
-    total, drawn = len(rows) * number * plan.how.max_tokens, 0
-
-    def count(tokens: int) -> None:
-        nonlocal drawn
-        drawn = min(drawn + tokens, total - 1)
-        plan.tick("sampling", drawn, total)
-
-    rollout = sample(policy, [row.prompt for row in rows], number, plan.how, seed=plan.seed, tick=count)
-    plan.tick("sampling", total, total)
-    return replace(rollout, batch=rollout.batch.answering(rows))
 
 
 def _best_of_note(plan: Plan) -> str:
