@@ -31,6 +31,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--judge", metavar="JUDGE", help="who picks with --best-of, such as runs/x/judge")
     parser.add_argument("--against", metavar="RIVAL", help="count who wins by each judge: a run or model, FILE.jsonl "
         "with responses, or references (the data's own)")  # fmt: skip
+    parser.add_argument(
+        "--memory", metavar="FILE", help="responses that may be known by heart (default: the run's data)"
+    )
     parser.add_argument("--fields", default="", metavar="OURS=THEIRS,...", help="which columns hold what")
     parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="keep only such rows")
     parser.add_argument("--prompts", type=integer, default=500, metavar="N", help="prompts to take (default 500)")
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
             judge=args.judge,
             best_of=args.best_of,
             against=args.against,
+            memory=args.memory,
             fields=parse_fields(args.fields) if args.fields else {},
             where=args.where,
             prompts=args.prompts,

@@ -17,6 +17,9 @@ FIGURES: dict[str, str] = {
     "distinct_2_words": "different pairs of words as a share of all pairs",
     "repeated_4grams_words": "share of runs of 4 words that occurred before in the same response",
     "identical": "share of responses that repeat another one word for word",
+    "copied_words": "longest run of a response's words that stands in a response of the training data",
+    "copied_share": "the same as a share of the response's words",
+    "copied_share_max": "the largest such share of any response: 1 is a response within one of the training data",
 }
 
 SCORE = "score "  # a judge's figure is called this and the judge's name

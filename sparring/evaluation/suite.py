@@ -35,7 +35,8 @@ from sparring.evaluation.load import (
     read_records,
 )
 from sparring.evaluation.measure import Tick, measure, select
-from sparring.evaluation.origin import Origin, ancestry, data_notes
+from sparring.evaluation.memory import memory_figures
+from sparring.evaluation.origin import Origin, ancestry, data_notes, seen_by
 from sparring.evaluation.trust import Tables
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
@@ -58,6 +59,7 @@ def evaluate(
     judge: Judge | None = None,
     best_of: int = 1,
     against: str | None = None,
+    memory: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     prompts: int = 0,
@@ -77,12 +79,13 @@ def evaluate(
     model, or a run that holds a judge). `base` is the model that distance and fluency are measured from; by
     default the one that the run started from. With `best_of` n, n responses are drawn for each that is
     measured, and `judge` picks. `against` names a rival (a model, a file with responses to the same prompts, or
-    "references": the data's own) and adds the win rate by each of `feedback`, among which may then be the run of a
-    pairwise ranker. `prompts` takes so many different prompts of the data, the same for every
-    model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
-    "settings", "values" (one score for each prompt, for paired comparisons) and "samples". A reward model is
-    measured by how it ranks the data's own responses; "tables" say how far it can be trusted. Raises UserError
-    for anything that cannot be used.
+    "references": the data's own) and adds the win rate by each of `feedback`, among which may then be the run of
+    a pairwise ranker. `memory` is a file with responses that may have been learnt by heart; by default the data
+    of the run and of those it started from. `prompts` takes so many different prompts of the data, the same for
+    every model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
+    "settings", "values" (one score for each prompt, for paired comparisons) and "samples"; "tables" say what
+    win rates are made of. A reward model is measured by how it ranks the data's own responses; "tables" say how
+    far it can be trusted. Raises UserError for anything that cannot be used.
     """
     plan = Plan(
         feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, base=base, K=K,
@@ -93,10 +96,13 @@ def evaluate(
     if prompts < 0:
         raise SettingError(f"prompts must be at least 1, or 0 for all, got {prompts}")
     named = {"model": model, "data": data, "fields": dict(fields or {}), "where": list(where), "prompts": prompts}
+    named["memory"] = memory
     records, notes = read_records(data, fields or {}, where, prompts)
     runs = ancestry(model)
-    notes += data_notes(records, runs)
-    found, samples, tables = _measure(model, records, runs, plan, notes)
+    seen = [seen_by(run) for run in runs]
+    notes += data_notes(records, {run.folder.name: own for run, own in zip(runs, seen, strict=True)})
+    known = read_records(memory, {}, (), 0)[0] if memory is not None else [r for own in seen for r in own or ()]
+    found, samples, tables = _measure(model, records, runs, plan, notes, known)
     values = {name: list(e.values) for name, e in found.items() if e.values and name.startswith(tuple(JUDGED))}
     out: dict[str, Any] = {name: e.to_dict() for name, e in found.items()}
     settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
@@ -121,10 +127,12 @@ def eval_file(model: str, best_of: int = 1) -> Path | None:
 Found = tuple[dict[str, Estimate], list[dict[str, Any]], Tables]
 
 
-def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]) -> Found:
+def _measure(
+    model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str], known: Sequence[Record]
+) -> Found:
     is_ranker = is_pairwise(runs)
     if not is_scorer(model) and not is_ranker:
-        return _measure_policy(model, records, runs, plan, notes)
+        return _measure_policy(model, records, runs, plan, notes, known)
     pairs = [r for r in ordered(records) if isinstance(r, Preference) or not is_ranker]
     if not pairs:
         raise SettingError(f"{model} is a reward model; give it preferences or rankings, or name it as --feedback")
@@ -147,7 +155,7 @@ def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan
 
 
 def _measure_policy(
-    model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]
+    model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str], known: Sequence[Record]
 ) -> Found:
     trunk = load_trunk(model, device=plan.device)
     policy = Network(trunk=trunk)
@@ -165,10 +173,11 @@ def _measure_policy(
     if plan.how.temperature == 0:
         notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
     found |= _measure_data(records, policy, start, plan, notes)
-    tables: Tables = {}
+    mine, tables = read_out(rollout.batch, trunk.tokenizer), {}
+    if heart := [text for record in known for text in record.responses()]:
+        found |= memory_figures(mine.texts, heart)
     if plan.against is not None:
         rival = find_rival(plan.against, records, trunk, plan, notes)
-        mine = read_out(rollout.batch, trunk.tokenizer)
         wins, tables["against_" + plan.against] = compare(mine, rival, judges, rankers, plan.micro_tokens)
         found = wins | found
     return found, _samples(rollout, trunk, judges), tables
