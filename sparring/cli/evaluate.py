@@ -34,6 +34,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--memory", metavar="FILE", help="responses that may be known by heart (default: the run's data)"
     )
+    parser.add_argument("--overlap", action="store_true", help="also BLEU, chrF, ROUGE-L and exact match with the "
+        "data's own responses (extra: overlap)")  # fmt: skip
     parser.add_argument("--fields", default="", metavar="OURS=THEIRS,...", help="which columns hold what")
     parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="keep only such rows")
     parser.add_argument("--prompts", type=integer, default=500, metavar="N", help="prompts to take (default 500)")
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
             best_of=args.best_of,
             against=args.against,
             memory=args.memory,
+            overlap=args.overlap,
             fields=parse_fields(args.fields) if args.fields else {},
             where=args.where,
             prompts=args.prompts,

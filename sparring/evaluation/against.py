@@ -22,7 +22,7 @@ from sparring.data.read import read_rows
 from sparring.data.responses import Responses, read_out
 from sparring.data.split import prompt_text
 from sparring.evaluation.draw import draw
-from sparring.evaluation.given import wanted
+from sparring.evaluation.given import references
 from sparring.evaluation.intervals import Estimate
 from sparring.evaluation.load import Plan, different, given_rows
 from sparring.evaluation.wins import Pairs, shares, win_figures
@@ -55,8 +55,7 @@ def find_rival(against: str, records: Sequence[Record], trunk: Trunk, plan: Plan
     if against != REFERENCES and not Path(against).expanduser().is_file():
         responses = _model_answers(against, asked, trunk, plan, notes)
         return Rival(places=tuple(range(len(asked))), prompts=tuple(r.prompt for r in asked), responses=responses)
-    # Of several answers to a prompt the first one counts.
-    known = {prompt_text(r.prompt): r.response for r in reversed(wanted(_file(against, records)))}
+    known = references(_file(against, records))
     places = [i for i, r in enumerate(asked) if prompt_text(r.prompt) in known]
     if not places:
         raise SettingError(f"{against} has no response to any of the prompts, so there is nothing to win against")

@@ -89,6 +89,8 @@ def from_draws(value: float, draws: np.ndarray, influence: np.ndarray) -> Estima
 
     `influence` says how far each of the units moves the figure, in any scale; its skew corrects the interval.
     """
+    if not influence.any():
+        return Estimate(mean=value, low=value, high=value, n=len(influence))
     draws = np.sort(draws)
     low, high = (_quantile(draws, p) for p in _levels(draws, value, influence))
     return Estimate(mean=value, low=float(low), high=float(high), n=len(influence))

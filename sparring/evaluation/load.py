@@ -43,6 +43,7 @@ class Plan:
     judge: Judge | None
     best_of: int
     against: str | None
+    overlap: bool
     base: str | None
     K: int
     how: Sampling
@@ -69,7 +70,7 @@ class Plan:
         return {
             "feedback": [judge_name(f) for f in self.feedback],
             "judge": None if self.judge is None else judge_name(self.judge),
-            "best_of": self.best_of, "against": self.against, "base": self.base, "K": self.K,
+            "best_of": self.best_of, "against": self.against, "overlap": self.overlap, "base": self.base, "K": self.K,
             "max_tokens": self.how.max_tokens, "temperature": self.how.temperature, "seed": self.seed,
             "max_prompt": self.max_prompt, "max_response": self.max_response,
         }  # fmt: skip

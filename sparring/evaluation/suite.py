@@ -14,11 +14,20 @@ from typing import Any
 from sparring.core.errors import SettingError
 from sparring.core.records import Preference, Record
 from sparring.data.read import fingerprint
-from sparring.data.responses import read_out
+from sparring.data.responses import Responses, read_out
+from sparring.data.split import prompt_text
 from sparring.evaluation.against import compare, find_rival
 from sparring.evaluation.draw import draw
 from sparring.evaluation.figures import JUDGED
-from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, ranker_rewards, scorer_rewards, wanted
+from sparring.evaluation.given import (
+    data_perplexity,
+    implied_rewards,
+    ordered,
+    ranker_rewards,
+    references,
+    scorer_rewards,
+    wanted,
+)
 from sparring.evaluation.intervals import Estimate
 from sparring.evaluation.load import (
     Judge,
@@ -37,6 +46,7 @@ from sparring.evaluation.load import (
 from sparring.evaluation.measure import Tick, measure, select
 from sparring.evaluation.memory import memory_figures
 from sparring.evaluation.origin import Origin, ancestry, data_notes, seen_by
+from sparring.evaluation.overlap import overlap_figures
 from sparring.evaluation.trust import Tables
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
@@ -60,6 +70,7 @@ def evaluate(
     best_of: int = 1,
     against: str | None = None,
     memory: str | None = None,
+    overlap: bool = False,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     prompts: int = 0,
@@ -81,14 +92,15 @@ def evaluate(
     measured, and `judge` picks. `against` names a rival (a model, a file with responses to the same prompts, or
     "references": the data's own) and adds the win rate by each of `feedback`, among which may then be the run of
     a pairwise ranker. `memory` is a file with responses that may have been learnt by heart; by default the data
-    of the run and of those it started from. `prompts` takes so many different prompts of the data, the same for
+    of the run and of those it started from. With `overlap` the responses are compared with the data's own, by BLEU,
+    chrF, ROUGE-L and exact match. `prompts` takes so many different prompts of the data, the same for
     every model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
     "settings", "values" (one score for each prompt, for paired comparisons) and "samples"; "tables" say what
     win rates are made of. A reward model is measured by how it ranks the data's own responses; "tables" say how
     far it can be trusted. Raises UserError for anything that cannot be used.
     """
     plan = Plan(
-        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, base=base, K=K,
+        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap, base=base, K=K,
         how=Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, max_prompt=max_prompt,
         max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
         tick=tick or (lambda what, done, total: None),
@@ -176,6 +188,8 @@ def _measure_policy(
     mine, tables = read_out(rollout.batch, trunk.tokenizer), {}
     if heart := [text for record in known for text in record.responses()]:
         found |= memory_figures(mine.texts, heart)
+    if plan.overlap:
+        found |= _overlap(mine, records, notes)
     if plan.against is not None:
         rival = find_rival(plan.against, records, trunk, plan, notes)
         wins, tables["against_" + plan.against] = compare(mine, rival, judges, rankers, plan.micro_tokens)
@@ -195,6 +209,19 @@ def _measure_data(
         rows = given_rows(pairs, policy.trunk, plan, notes)
         found |= implied_rewards(rows, policy, start, micro_tokens=plan.micro_tokens, tick=plan.tick)
     return found
+
+
+def _overlap(mine: Responses, records: Sequence[Record], notes: list[str]) -> dict[str, Estimate]:
+    """Compare responses with those of the data, of which a prompt's first one counts."""
+    known = references(records)
+    pairs = [
+        (row, known[text])
+        for row, record in zip(mine.texts, different(records), strict=True)
+        if (text := prompt_text(record.prompt)) in known
+    ]
+    if not pairs:
+        raise SettingError("the data has no responses that --overlap could compare with")
+    return overlap_figures([row for row, _ in pairs], [reference for _, reference in pairs], notes)
 
 
 def _best_of_note(plan: Plan) -> str:
