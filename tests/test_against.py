@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from sparring.core.errors import FeedbackError, SettingError
@@ -58,7 +59,7 @@ def test_references_are_compared_pair_by_pair_as_the_scores_say(place):
     own = [sample["scores"]["length"] for sample in got["samples"]]
     want = [sum((x > 2) + (x == 2) / 2 for x in own[i : i + 2]) / 2 for i in range(0, len(own), 2)]
     assert got["values"]["win_rate length"][: len(want)] == want and got["win_rate length"]["n"] == 50
-    (row,) = got["tables"]["against_references"]
+    (row,) = got["tables"]["against"]
     assert row["judge"] == "length" and row["prompts"] == 50
     assert got["win_rate length"]["mean"] == pytest.approx(row["won"] + row["tied"] / 2)
     assert row["won"] + row["tied"] + row["lost"] == pytest.approx(1) and row["tied"] > 0
@@ -93,7 +94,7 @@ def test_a_file_that_answers_some_prompts_is_measured_on_those_and_an_empty_one_
 
 def test_a_model_wins_half_against_itself_and_its_draws_are_not_the_same(place):
     got = run(place, str(place / "policy"), K=4)
-    figure, (row,) = got["win_rate length"], got["tables"]["against_" + str(place / "policy")]
+    figure, (row,) = got["win_rate length"], got["tables"]["against"]
     assert figure["low"] < 0.5 < figure["high"] and row["tied"] < 0.6
 
 
@@ -114,6 +115,18 @@ def test_a_ranker_is_a_judge_only_beside_a_rival_and_needs_no_scores(place):
         evaluate(str(place / "policy"), data=str(place / "test.jsonl"), feedback=[ranker], max_tokens=6)
     with pytest.raises(SettingError, match="is for a judge to say; name one with --feedback"):
         run(place, "references", feedback=())
+
+
+def test_a_ranker_that_always_likes_the_first_of_two_finds_all_of_them_equal(place, monkeypatch):
+    def first(names, batch, networks):
+        logps = torch.zeros(batch.mask.shape)
+        logps[:, 1, 0] = -3.0  # the second letter, whatever stands behind it
+        return {"token_logps": logps}
+
+    monkeypatch.setattr("sparring.feedback.ranker.compute", first)
+    got = run(place, "references", feedback=[str(place / "ranker")])
+    figure, (row,) = got[f"win_rate {place / 'ranker'}"], got["tables"]["against"]
+    assert figure["mean"] == 0.5 and figure["low"] < 0.5 < figure["high"] and row["tied"] == 1
 
 
 def responses(*texts: tuple[str, ...]) -> Responses:

@@ -192,7 +192,7 @@ def _measure_policy(
         found |= _overlap(mine, records, notes)
     if plan.against is not None:
         rival = find_rival(plan.against, records, trunk, plan, notes)
-        wins, tables["against_" + plan.against] = compare(mine, rival, judges, rankers, plan.micro_tokens)
+        wins, tables["against"] = compare(mine, rival, judges, rankers, plan.micro_tokens)
         found = wins | found
     return found, _samples(rollout, trunk, judges), tables
 
