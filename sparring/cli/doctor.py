@@ -21,6 +21,7 @@ EXTRAS = {
     "datasets": ("data", "parquet files and data sets by hub id"),
     "bitsandbytes": ("qlora", "--adapter qlora: LoRA on 4-bit weights"),
     "vaderSentiment": ("vader", "--feedback vader"),
+    "sacrebleu": ("overlap", "evaluate --overlap: BLEU, chrF and, with rouge-score, ROUGE-L"),
     "matplotlib": ("plot", "figures as image files"),
     "tensorboard": ("track", "TensorBoard logs beside metrics.jsonl"),
     "trl": ("bench", "benchmarks against TRL"),

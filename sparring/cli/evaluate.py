@@ -21,7 +21,8 @@ WIDE = 110  # columns of a terminal from which what a figure means fits on its l
 
 def add_arguments(parser: Parser) -> None:
     """Add the model, the prompts, and who judges the responses."""
-    parser.add_argument("model", metavar="RUN", help="a run folder, a model folder or a hub id")
+    parser.add_argument("model", nargs="+", metavar="RUN", help="a run folder, a model folder or a hub id; several "
+        "are rated against each other")  # fmt: skip
     parser.add_argument("--data", required=True, metavar="FILE", help="held-out prompts or demonstrations; required")
     parser.add_argument("--feedback", action="append", default=[], metavar="JUDGE", help="length, vader, "
         "FILE.py:FUNCTION, a reward model's run, RUN/judge, a sum, or mean(...), worst, uwo, gated; "
@@ -29,6 +30,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--base", metavar="MODEL", help="where distance is measured from (default: the run's start)")
     parser.add_argument("--best-of", type=integer, default=1, metavar="N", help="draw N, let --judge pick (default 1)")
     parser.add_argument("--judge", metavar="JUDGE", help="who picks with --best-of, such as runs/x/judge")
+    parser.add_argument("--against", metavar="RIVAL", help="count who wins by each judge: a run or model, FILE.jsonl "
+        "with responses, or references (the data's own)")  # fmt: skip
+    parser.add_argument(
+        "--memory", metavar="FILE", help="responses that may be known by heart (default: the run's data)"
+    )
+    parser.add_argument("--overlap", action="store_true", help="also BLEU, chrF, ROUGE-L and exact match with the "
+        "data's own responses (extra: overlap)")  # fmt: skip
     parser.add_argument("--fields", default="", metavar="OURS=THEIRS,...", help="which columns hold what")
     parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="keep only such rows")
     parser.add_argument("--prompts", type=integer, default=500, metavar="N", help="prompts to take (default 500)")
@@ -37,24 +45,49 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--max-prompt", type=integer, default=512, metavar="N", help="longest prompt (default 512)")
     parser.add_argument("--temperature", type=number, default=1.0, metavar="X", help="of the policy (default 1)")
     parser.add_argument("--seed", type=integer, default=0, metavar="N", help="the seed of all draws (default 0)")
+    parser.add_argument("--ratings", default="ratings.json", metavar="FILE", help="where ratings of several models go "
+        "(default ratings.json)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print what eval.json holds")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate, print the figures, and leave them in eval.json of the run folder."""
+    """Evaluate, print the figures, and leave them in eval.json of the run folder; rate several models."""
     for name in ("prompts", "K", "best_of", "max_tokens", "max_prompt"):
         if getattr(args, name) < 1:
             raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if twice := [model for i, model in enumerate(args.model) if model in args.model[:i]]:
+        raise SettingError(f"{twice[0]} is named twice; each model is evaluated once")
+    if len(args.model) > 1 and not args.feedback:
+        raise SettingError("several models are rated by what a judge says; name one with --feedback")
+    found = {model: _evaluate(model, args) for model in args.model}
+    if len(found) == 1:
+        _say(found[args.model[0]], args.json)
+    else:
+        from sparring.evaluation.ratings import rate, write_ratings
+
+        ratings = rate(found)
+        write_ratings(args.ratings, ratings, found)
+        sys.stderr.write(f"wrote {args.ratings}\n")
+        if args.json:
+            _say({"ratings": ratings, "models": found}, is_json=True)
+        else:
+            _show_ratings(ratings)
+
+
+def _evaluate(model: str, args: argparse.Namespace) -> Mapping[str, Any]:
     from sparring.evaluation.suite import eval_file, evaluate
 
     with progress() as tick:
         found = evaluate(
-            args.model,
+            model,
             data=args.data,
             feedback=args.feedback,
             base=args.base,
             judge=args.judge,
             best_of=args.best_of,
+            against=args.against,
+            memory=args.memory,
+            overlap=args.overlap,
             fields=parse_fields(args.fields) if args.fields else {},
             where=args.where,
             prompts=args.prompts,
@@ -65,12 +98,22 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed,
             tick=tick,
         )
-    if args.json:
-        sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-        return
-    show(found)
-    if (file := eval_file(args.model, args.best_of)) is not None:
+    if (file := eval_file(model, args.best_of)) is not None:
         sys.stderr.write(f"wrote {file}\n")
+    return found
+
+
+def _say(found: Mapping[str, Any], is_json: bool) -> None:
+    if is_json:
+        sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    else:
+        show(found)
+
+
+def _show_ratings(rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(_table("ratings", rows))
 
 
 def show(found: Mapping[str, Any]) -> None:

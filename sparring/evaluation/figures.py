@@ -17,13 +17,28 @@ FIGURES: dict[str, str] = {
     "distinct_2_words": "different pairs of words as a share of all pairs",
     "repeated_4grams_words": "share of runs of 4 words that occurred before in the same response",
     "identical": "share of responses that repeat another one word for word",
+    "bleu": "BLEU of all responses with the data's own, 0 to 100",
+    "chrf": "chrF of a response with the data's own, 0 to 100",
+    "rouge_l": "ROUGE-L (F1) of a response with the data's own, 0 to 100",
+    "exact_match": "share of responses equal to the data's own but for spaces, dots and case",
+    "copied_words": "longest run of a response's words that stands in a response of the training data",
+    "copied_share": "the same as a share of the response's words",
+    "copied_share_max": "the largest such share of any response: 1 is a response within one of the training data",
 }
 
 SCORE = "score "  # a judge's figure is called this and the judge's name
+WIN, WIN_LC = "win_rate ", "win_rate_lc "  # the same, of a model beside a rival
+
+JUDGED: dict[str, str] = {
+    SCORE: "mean score by {}",
+    WIN: "share of prompts where the response beats the rival's by {}; a tie is half",
+    WIN_LC: "the same as it would be if both responses were equally long",
+}
 
 
 def meaning(name: str) -> str:
     """Say what a figure means."""
-    if name.startswith(SCORE):
-        return f"mean score by {name.removeprefix(SCORE)}"
+    for start, text in JUDGED.items():
+        if name.startswith(start):
+            return text.format(name.removeprefix(start))
     return FIGURES[name]

@@ -10,6 +10,7 @@ from torch import Tensor
 from sparring.core.masked import masked_sum
 from sparring.core.records import Demonstration, Preference, Ranking, Record
 from sparring.data.batch import Batch, Row, collate
+from sparring.data.split import prompt_text
 from sparring.evaluation.intervals import Estimate, mean_of, ratio_of, share_of
 from sparring.evaluation.measure import Tick, by_prompt, token_logps
 from sparring.evaluation.trust import Tables, pairs_of, trust
@@ -28,6 +29,11 @@ def wanted(records: Sequence[Record]) -> list[Demonstration]:
     kinds = (Demonstration, Preference, Ranking)
     found = [r for r in records if isinstance(r, kinds)]
     return [Demonstration(prompt=r.prompt, response=r.responses()[0], where=r.where) for r in found]
+
+
+def references(records: Sequence[Record]) -> dict[str, str]:
+    """Give each prompt, as text, the first response worth having that the records name."""
+    return {prompt_text(r.prompt): r.response for r in reversed(wanted(records))}
 
 
 def data_perplexity(rows: Sequence[Row], policy: Network, *, micro_tokens: int, tick: Tick | None) -> Estimate:

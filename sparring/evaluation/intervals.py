@@ -8,6 +8,7 @@ is counted, and `n` is a number of prompts (or of seeds), never of responses or 
     shares                     Wilson's score interval, which stays sensible at 0 and 1
     shares of distinct things  jackknife over prompts: drawing prompts twice would fake repetition
     a few seeds                Student's t
+    whatever is fitted         bootstrap over prompts, with draws and influence of its own (`from_draws`)
 
 For small n the bootstrap's quantiles are widened to those of Student's t, as Hesterberg advises: plain
 ones are too narrow by a factor of sqrt((n - 1) / n), and normal where they should be Student's. What is
@@ -80,9 +81,29 @@ def ratio_of(tops: Sequence[float], bottoms: Sequence[float], *, seed: int = 0) 
         return Estimate(mean=value, low=None, high=None, n=1)
     if np.ptp(top - value * bottom) <= 1e-12 * (np.abs(top).max() + 1e-300):
         return Estimate(mean=value, low=value, high=value, n=n)
-    draws = np.sort(np.concatenate(list(_draws(top, bottom, seed))))
-    low, high = (_quantile(draws, p) for p in _levels(draws, value, top - value * bottom))
-    return Estimate(mean=value, low=float(low), high=float(high), n=n)
+    return from_draws(value, np.concatenate(list(_draws(top, bottom, seed))), top - value * bottom)
+
+
+def from_draws(value: float, draws: np.ndarray, influence: np.ndarray) -> Estimate:
+    """Give a figure the interval that its bootstrap draws tell.
+
+    `influence` says how far each of the units moves the figure, in any scale; its skew corrects the interval.
+    """
+    if not influence.any():
+        return Estimate(mean=value, low=value, high=value, n=len(influence))
+    draws = np.sort(draws)
+    low, high = (_quantile(draws, p) for p in _levels(draws, value, influence))
+    return Estimate(mean=value, low=float(low), high=float(high), n=len(influence))
+
+
+def counts(n: int, size: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Draw n units again and again: how often each was drawn, [D, n], with about `size` numbers for each unit in use.
+
+    Together there are DRAWS rows; they come in parts, so that what is computed of them does not fill the memory.
+    """
+    draw, at_once = rng(seed, "bootstrap"), max(1, CELLS // (n * size))
+    for start in range(0, DRAWS, at_once):
+        yield draw.multinomial(n, np.full(n, 1 / n), size=min(at_once, DRAWS - start)).astype(float)
 
 
 def difference(a: Estimate, b: Estimate, *, seed: int = 0) -> Estimate:

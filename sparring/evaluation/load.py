@@ -16,7 +16,7 @@ from sparring.data.read import read_rows
 from sparring.data.split import prompt_text
 from sparring.data.tokens import prepare
 from sparring.evaluation.measure import Tick
-from sparring.evaluation.origin import Origin, judge_notes
+from sparring.evaluation.origin import Origin, ancestry, judge_notes
 from sparring.feedback.combine import build
 from sparring.feedback.expression import LEARN_ALONG
 from sparring.feedback.protocol import Feedback
@@ -42,6 +42,8 @@ class Plan:
     feedback: tuple[Judge, ...]
     judge: Judge | None
     best_of: int
+    against: str | None
+    overlap: bool
     base: str | None
     K: int
     how: Sampling
@@ -60,15 +62,17 @@ class Plan:
             raise SettingError(f"best_of {self.best_of} needs a judge that picks, for example --judge runs/NAME/judge")
         if self.best_of == 1 and self.judge is not None:
             raise SettingError("a judge picks among several responses; say of how many with --best-of, for example 4")
+        if self.against is not None and not self.feedback:
+            raise SettingError(f"who wins against {self.against} is for a judge to say; name one with --feedback")
 
     def to_dict(self) -> dict[str, Any]:
         """Give what eval.json holds of it: all that the figures depend on."""
         return {
             "feedback": [judge_name(f) for f in self.feedback],
             "judge": None if self.judge is None else judge_name(self.judge),
-            "best_of": self.best_of, "base": self.base, "K": self.K, "max_tokens": self.how.max_tokens,
-            "temperature": self.how.temperature, "seed": self.seed, "max_prompt": self.max_prompt,
-            "max_response": self.max_response,
+            "best_of": self.best_of, "against": self.against, "overlap": self.overlap, "base": self.base, "K": self.K,
+            "max_tokens": self.how.max_tokens, "temperature": self.how.temperature, "seed": self.seed,
+            "max_prompt": self.max_prompt, "max_response": self.max_response,
         }  # fmt: skip
 
 
@@ -98,7 +102,9 @@ def different(records: Sequence[Record]) -> list[Record]:
     return list(first.values())
 
 
-def given_rows(records: Sequence[Record], trunk: Trunk, plan: Plan, notes: list[str]) -> list[Row]:
+def given_rows(
+    records: Sequence[Record], trunk: Trunk, plan: Plan, notes: list[str], whose: str = "the data's own"
+) -> list[Row]:
     """Encode records with their own responses, cut to fit; a response takes at most half of the model's positions."""
     context = ENDLESS if trunk.context is None else trunk.context
     rows, truncation = prepare(
@@ -110,21 +116,31 @@ def given_rows(records: Sequence[Record], trunk: Trunk, plan: Plan, notes: list[
         (truncation.responses_cut, truncation.responses, f"responses are longer than {limit}"),
         (truncation.prompts_cut, truncation.rows, "prompts do not fit beside their response"),
     ]
-    notes += [f"{count:,} of the data's own {total:,} {what}: cut" for count, total, what in said if count]
+    notes += [f"{count:,} of {whose} {total:,} {what}: cut" for count, total, what in said if count]
     return rows
 
 
 def load_judges(trunk: Trunk, runs: Sequence[Origin], plan: Plan, notes: list[str]) -> dict[str, Feedback]:
-    """Load every judge that is a figure, by name, and say which of them were not held out."""
+    """Load every judge that scores, by name, and say which of all judges were not held out."""
     judges: dict[str, Feedback] = {}
     for spec in plan.feedback:
+        if isinstance(spec, str):
+            notes += judge_notes(spec, runs)
+        if _compares(spec):
+            continue
         name = judge_name(spec)
         if name in judges:
             raise FeedbackError(f"feedback {name} is named twice; each is a figure of its own")
         judges[name] = load_judge(spec, trunk, device=plan.device)
-        if isinstance(spec, str):
-            notes += judge_notes(spec, runs)
     return judges
+
+
+def load_rankers(plan: Plan) -> dict[str, Network]:
+    """Load every judge that compares two responses and scores none. Raises FeedbackError when there is no rival."""
+    named = [str(spec) for spec in plan.feedback if _compares(spec)]
+    if named and plan.against is None:
+        raise FeedbackError(f"{named[0]} is a pairwise ranker: it scores nothing alone; say --against what it compares")
+    return {name: Network(trunk=load_trunk(name, device=plan.device)) for name in named}
 
 
 def load_judge(spec: Judge, policy: Trunk, *, device: str) -> Feedback:
@@ -184,6 +200,10 @@ def is_pairwise(runs: Sequence[Origin]) -> bool:
 def judge_name(judge: Judge) -> str:
     """Name a judge as it was named, or by its function or class."""
     return judge if isinstance(judge, str) else str(getattr(judge, "__name__", type(judge).__name__.lower()))
+
+
+def _compares(judge: Judge) -> bool:
+    return isinstance(judge, str) and Path(judge).expanduser().is_dir() and is_pairwise(ancestry(judge))
 
 
 def _keys(records: Sequence[Record]) -> list[tuple[str, int]]:

@@ -88,19 +88,27 @@ def _place(name: str) -> str:
     return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
 
 
-def data_notes(records: Sequence[Record], runs: Sequence[Origin]) -> list[str]:
-    """Say of each run how many prompts of the evaluation it was trained on, if any."""
-    return [note for run in runs if (note := _data_note(records, run))]
+Seen = Sequence[Record] | None
+"""What a run was trained on; None when its data cannot be read here."""
 
 
-def _data_note(records: Sequence[Record], run: Origin) -> str:
+def seen_by(run: Origin) -> Seen:
+    """Read what a run was trained on."""
     try:
-        seen = _trained_on(run.content)
+        return _trained_on(run.content)
     except (UserError, KeyError, TypeError, AttributeError):
-        return f"whether {run.folder.name} was trained on these prompts is unknown: its data cannot be read here"
-    if shared := shared_prompts(seen, records):
-        return f"{run.folder.name} was trained on {len(shared)} of these prompts, so figures measure memory too"
-    return ""
+        return None
+
+
+def data_notes(records: Sequence[Record], runs: Mapping[str, Seen]) -> list[str]:
+    """Say of each run, by its name, how many prompts of the evaluation it was trained on, if any."""
+    notes = []
+    for name, seen in runs.items():
+        if seen is None:
+            notes.append(f"whether {name} was trained on these prompts is unknown: its data cannot be read here")
+        elif shared := shared_prompts(seen, records):
+            notes.append(f"{name} was trained on {len(shared)} of these prompts, so figures measure memory too")
+    return notes
 
 
 def _trained_on(content: Mapping[str, Any]) -> Sequence[Record]:

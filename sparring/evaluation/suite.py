@@ -8,17 +8,26 @@ what a figure must not be taken for, is said in the notes.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparring.core.errors import SettingError
-from sparring.core.records import Preference, Prompt, Record
+from sparring.core.records import Preference, Record
 from sparring.data.read import fingerprint
-from sparring.data.responses import read_out
-from sparring.data.tokens import prepare
-from sparring.evaluation.figures import SCORE
-from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, ranker_rewards, scorer_rewards, wanted
+from sparring.data.responses import Responses, read_out
+from sparring.data.split import prompt_text
+from sparring.evaluation.against import compare, find_rival
+from sparring.evaluation.draw import draw
+from sparring.evaluation.figures import JUDGED
+from sparring.evaluation.given import (
+    data_perplexity,
+    implied_rewards,
+    ordered,
+    ranker_rewards,
+    references,
+    scorer_rewards,
+    wanted,
+)
 from sparring.evaluation.intervals import Estimate
 from sparring.evaluation.load import (
     Judge,
@@ -30,11 +39,14 @@ from sparring.evaluation.load import (
     judge_name,
     load_judge,
     load_judges,
+    load_rankers,
     load_start,
     read_records,
 )
 from sparring.evaluation.measure import Tick, measure, select
-from sparring.evaluation.origin import Origin, ancestry, data_notes
+from sparring.evaluation.memory import memory_figures
+from sparring.evaluation.origin import Origin, ancestry, data_notes, seen_by
+from sparring.evaluation.overlap import overlap_figures
 from sparring.evaluation.trust import Tables
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
@@ -43,7 +55,7 @@ from sparring.models.machine import Machine
 from sparring.models.scorers import load_level, load_scorer
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
-from sparring.rollout.sample import Rollout, Sampling, sample
+from sparring.rollout.sample import Rollout, Sampling
 
 SHOWN = 8  # prompts whose responses are kept in eval.json, for people to look at
 
@@ -56,6 +68,9 @@ def evaluate(
     base: str | None = None,
     judge: Judge | None = None,
     best_of: int = 1,
+    against: str | None = None,
+    memory: str | None = None,
+    overlap: bool = False,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     prompts: int = 0,
@@ -74,14 +89,18 @@ def evaluate(
     Each of `feedback` is a figure of its own: a name, a weighted sum, a Python function, or a folder (a reward
     model, or a run that holds a judge). `base` is the model that distance and fluency are measured from; by
     default the one that the run started from. With `best_of` n, n responses are drawn for each that is
-    measured, and `judge` picks. `prompts` takes so many different prompts of the data, the same for every
-    model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
-    "settings", "values" (one score for each prompt, for paired comparisons) and "samples". A reward model is
-    measured by how it ranks the data's own responses; "tables" say how far it can be trusted. Raises UserError
-    for anything that cannot be used.
+    measured, and `judge` picks. `against` names a rival (a model, a file with responses to the same prompts, or
+    "references": the data's own) and adds the win rate by each of `feedback`, among which may then be the run of
+    a pairwise ranker. `memory` is a file with responses that may have been learnt by heart; by default the data
+    of the run and of those it started from. With `overlap` the responses are compared with the data's own, by BLEU,
+    chrF, ROUGE-L and exact match. `prompts` takes so many different prompts of the data, the same for
+    every model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
+    "settings", "values" (one score for each prompt, for paired comparisons) and "samples"; "tables" say what
+    win rates are made of. A reward model is measured by how it ranks the data's own responses; "tables" say how
+    far it can be trusted. Raises UserError for anything that cannot be used.
     """
     plan = Plan(
-        feedback=tuple(feedback), judge=judge, best_of=best_of, base=base, K=K,
+        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap, base=base, K=K,
         how=Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, max_prompt=max_prompt,
         max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
         tick=tick or (lambda what, done, total: None),
@@ -89,11 +108,14 @@ def evaluate(
     if prompts < 0:
         raise SettingError(f"prompts must be at least 1, or 0 for all, got {prompts}")
     named = {"model": model, "data": data, "fields": dict(fields or {}), "where": list(where), "prompts": prompts}
+    named["memory"] = memory
     records, notes = read_records(data, fields or {}, where, prompts)
     runs = ancestry(model)
-    notes += data_notes(records, runs)
-    found, samples, tables = _measure(model, records, runs, plan, notes)
-    values = {name: list(e.values) for name, e in found.items() if name.startswith(SCORE)}
+    seen = [seen_by(run) for run in runs]
+    notes += data_notes(records, {run.folder.name: own for run, own in zip(runs, seen, strict=True)})
+    known = read_records(memory, {}, (), 0)[0] if memory is not None else [r for own in seen for r in own or ()]
+    found, samples, tables = _measure(model, records, runs, plan, notes, known)
+    values = {name: list(e.values) for name, e in found.items() if e.values and name.startswith(tuple(JUDGED))}
     out: dict[str, Any] = {name: e.to_dict() for name, e in found.items()}
     settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
     out |= {"notes": notes, "settings": settings, "values": values, "samples": samples}
@@ -117,16 +139,18 @@ def eval_file(model: str, best_of: int = 1) -> Path | None:
 Found = tuple[dict[str, Estimate], list[dict[str, Any]], Tables]
 
 
-def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]) -> Found:
+def _measure(
+    model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str], known: Sequence[Record]
+) -> Found:
     is_ranker = is_pairwise(runs)
     if not is_scorer(model) and not is_ranker:
-        return _measure_policy(model, records, runs, plan, notes)
+        return _measure_policy(model, records, runs, plan, notes, known)
     pairs = [r for r in ordered(records) if isinstance(r, Preference) or not is_ranker]
     if not pairs:
         what = "compares two responses; give it preferences" if is_ranker else "scores; give it preferences or rankings"
         raise SettingError(f"{model} writes no text, it {what}, or name it as --feedback")
-    if plan.feedback or plan.judge is not None:
-        raise SettingError(f"{model} is a reward model: it writes nothing that --feedback or --judge could score")
+    if plan.feedback or plan.judge is not None or plan.against is not None:
+        raise SettingError(f"{model} is a reward model: it writes nothing for --feedback, --judge or --against")
     what = "pairwise ranker" if is_ranker else "reward model"
     notes.append(f"this is a {what}: it was measured by how it ranks the data's own responses")
     if is_ranker:
@@ -144,14 +168,14 @@ def _measure(model: str, records: Sequence[Record], runs: Sequence[Origin], plan
 
 
 def _measure_policy(
-    model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str]
+    model: str, records: Sequence[Record], runs: Sequence[Origin], plan: Plan, notes: list[str], known: Sequence[Record]
 ) -> Found:
     trunk = load_trunk(model, device=plan.device)
     policy = Network(trunk=trunk)
-    judges = load_judges(trunk, runs, plan, notes)
+    judges, rankers = load_judges(trunk, runs, plan, notes), load_rankers(plan)
     picker = None if plan.judge is None else load_judge(plan.judge, trunk, device=plan.device)
     start = load_start(runs, trunk, plan, notes)
-    rollout = _sample(policy, records, plan, notes)
+    rollout = draw(policy, different(records), plan, notes)
     if picker is not None:
         rollout = select(rollout, picker.score(read_out(rollout.batch, trunk.tokenizer)), plan.best_of)
         notes.append(_best_of_note(plan))
@@ -162,7 +186,16 @@ def _measure_policy(
     if plan.how.temperature == 0:
         notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
     found |= _measure_data(records, policy, start, plan, notes)
-    return found, _samples(rollout, trunk, judges), {}
+    mine, tables = read_out(rollout.batch, trunk.tokenizer), {}
+    if heart := [text for record in known for text in record.responses()]:
+        found |= memory_figures(mine.texts, heart)
+    if plan.overlap:
+        found |= _overlap(mine, records, notes)
+    if plan.against is not None:
+        rival = find_rival(plan.against, records, trunk, plan, notes)
+        wins, tables["against"] = compare(mine, rival, judges, rankers, plan.micro_tokens)
+        found = wins | found
+    return found, _samples(rollout, trunk, judges), tables
 
 
 def _measure_data(
@@ -179,25 +212,17 @@ def _measure_data(
     return found
 
 
-def _sample(policy: Network, records: Sequence[Record], plan: Plan, notes: list[str]) -> Rollout:
-    """Draw responses to every different prompt."""
-    asked = [Prompt(prompt=r.prompt, tag=r.tag, where=r.where) for r in different(records)]
-    rows, truncation = prepare(
-        asked, policy.trunk.tokenizer, max_prompt=plan.max_prompt, max_response=plan.how.max_tokens,
-        overflow="error", context=policy.trunk.context, room=plan.how.max_tokens,
-    )  # fmt: skip
-    notes += [f"before sampling, {sentence}" for sentence in truncation.sentences()]
-    number = plan.K * plan.best_of
-    total, drawn = len(rows) * number * plan.how.max_tokens, 0
-
-    def count(tokens: int) -> None:
-        nonlocal drawn
-        drawn = min(drawn + tokens, total - 1)
-        plan.tick("sampling", drawn, total)
-
-    rollout = sample(policy, [row.prompt for row in rows], number, plan.how, seed=plan.seed, tick=count)
-    plan.tick("sampling", total, total)
-    return replace(rollout, batch=rollout.batch.answering(rows))
+def _overlap(mine: Responses, records: Sequence[Record], notes: list[str]) -> dict[str, Estimate]:
+    """Compare responses with those of the data, of which a prompt's first one counts."""
+    known = references(records)
+    pairs = [
+        (row, known[text])
+        for row, record in zip(mine.texts, different(records), strict=True)
+        if (text := prompt_text(record.prompt)) in known
+    ]
+    if not pairs:
+        raise SettingError("the data has no responses that --overlap could compare with")
+    return overlap_figures([row for row, _ in pairs], [reference for _, reference in pairs], notes)
 
 
 def _best_of_note(plan: Plan) -> str:

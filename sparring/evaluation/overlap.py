@@ -1,0 +1,71 @@
+"""How much of the data's own response a response says again: BLEU, chrF, ROUGE-L, and whether it is the same.
+
+    bleu         of all responses together, by sacreBLEU's defaults, 0 to 100
+    chrf         mean over responses of sacreBLEU's chrF2, 0 to 100
+    rouge_l      mean over responses of the F1 of the longest common subsequence of words, 0 to 100
+    exact_match  share of responses equal to the reference but for spaces, dots and case
+
+They tell something where there is one right answer, as in translation, and little where many texts are as good.
+
+Source: Post 2018, arXiv:1804.08771 (sacreBLEU); Popovic 2015, doi:10.18653/v1/W15-3049 (chrF); Lin 2004,
+aclanthology W04-1013 (ROUGE-L); Zhang et al. 2023, arXiv:2302.05206 (HIR, whose answers are compared so).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sparring.evaluation.intervals import Estimate, counts, from_draws, mean_of, share_of
+
+MISSING = 'no BLEU, chrF and ROUGE-L: they need an extra, pip install "sparring[overlap]"'
+
+Texts = Sequence[Sequence[str]]
+"""K responses to each prompt."""
+
+
+def overlap_figures(texts: Texts, references: Sequence[str], notes: list[str]) -> dict[str, Estimate]:
+    """Compare the responses to each prompt with its reference; what is not installed is noted and left out."""
+    same = _each(texts, references, lambda text, reference: float(_bare(text) == _bare(reference)))
+    found = {"exact_match": share_of(sum(same), len(same))}
+    try:
+        from rouge_score.rouge_scorer import RougeScorer  # pyright: ignore[reportMissingImports] - an extra
+        from sacrebleu.metrics.bleu import BLEU  # pyright: ignore[reportMissingImports] - an extra
+        from sacrebleu.metrics.chrf import CHRF  # pyright: ignore[reportMissingImports] - an extra
+    except ImportError:
+        notes.append(MISSING)
+        return found
+    chrf, rouge = CHRF(), RougeScorer(["rougeL"])
+    bleu = BLEU(effective_order=True)  # for single texts only the counts are used, and those do not depend on it
+
+    def parts(text: str, reference: str) -> list[float]:
+        one = bleu.sentence_score(text.strip(), [reference.strip()])
+        return [*one.counts, *one.totals, one.sys_len, one.ref_len]
+
+    def whole(sums: np.ndarray) -> float:
+        correct, total, (own, theirs) = np.split(sums.round().astype(int), [4, 8])
+        return BLEU.compute_bleu(correct.tolist(), total.tolist(), int(own), int(theirs), smooth_method="exp").score
+
+    stats = [np.sum([parts(text, ref) for text in row], axis=0) for row, ref in zip(texts, references, strict=True)]
+    f1 = _each(texts, references, lambda text, reference: 100 * rouge.score(reference, text)["rougeL"].fmeasure)
+    letters = _each(texts, references, lambda text, ref: chrf.sentence_score(text.strip(), [ref.strip()]).score)
+    return {"bleu": _of_sums(np.array(stats), whole), "chrf": mean_of(letters), "rouge_l": mean_of(f1)} | found
+
+
+def _each(texts: Texts, references: Sequence[str], figure: Callable[[str, str], float]) -> list[float]:
+    """Average a figure over the responses to each prompt."""
+    return [sum(figure(text, ref) for text in row) / len(row) for row, ref in zip(texts, references, strict=True)]
+
+
+def _of_sums(stats: np.ndarray, figure: Callable[[np.ndarray], float]) -> Estimate:
+    """Compute a figure from sums over prompts, with a bootstrap over them; leaving one out tells its influence."""
+    total, n = stats.sum(0), len(stats)
+    value = figure(total)
+    if n == 1:
+        return Estimate(mean=value, low=None, high=None, n=1)
+    draws = np.array([figure(row) for part in counts(n, stats.shape[1]) for row in part @ stats])
+    return from_draws(value, draws, value - np.array([figure(total - one) for one in stats]))
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[\s.]", "", text).lower()
