@@ -27,7 +27,7 @@ def test_a_clear_winner_a_clear_loser_and_a_tie_are_told():
     assert [found[n, "SFT"] for n in "ABC"] == ["better", "worse", "unclear"]
     assert [found[n, "SFT + best of 4"] for n in "AB"] == ["better", "worse"]
     said = " ".join(sentences(against, among))
-    assert "Better than SFT beyond doubt: A (+0.4" in said and "Worse than SFT beyond doubt: B (-0.3" in said
+    assert "Better than SFT beyond doubt: A (+0.3" in said and "Worse than SFT beyond doubt: B (-0.3" in said
     assert "Not to be told apart from SFT: C (" in said and "A beats B" in said and "C beats B" in said
 
 

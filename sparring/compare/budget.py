@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.compare.lines import SFT, Line, data_of, fill
+from sparring.compare.lines import REFERENCE, SFT, Line, data_of, fill
 from sparring.compare.plan import SEED, Plan
 from sparring.core.errors import FeedbackError, SettingError, UserError
 from sparring.core.registry import needs, welcomes
@@ -135,6 +135,9 @@ def _fitted(
     if fixed:
         raise SettingError(f"the budget decides how many {clock} there are; leave {fixed[0]} out")
     if kind == "seconds":
+        if any(REFERENCE.search(text) for text in line.feedback):
+            raise SettingError("how long it takes is measured, and its judge is still to be trained; give a budget of "
+                               "tokens or flops")  # fmt: skip
         found = predict(job)
         if not found.seconds:
             raise SettingError("how long it takes cannot be predicted on this device; give a budget of tokens")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sparring.compare.budget import Cost
 from sparring.compare.lines import Line, data_of, fill
@@ -41,6 +41,7 @@ class Comparison:
     out: Path
 
 
+@runtime_checkable
 class Process(Protocol):
     """What a started cell looks like; a Popen is one."""
 
