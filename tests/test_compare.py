@@ -27,7 +27,8 @@ def raw(**more):
     return {
         "model": str(world() / "model"), "data": str(world() / "pairs.jsonl"), "feedback": ["length"], "seeds": 2,
         "settings": {"precision": "fp32", "lr": 1e-2}, "sft": {"steps": 2, **BATCHES},
-        "evaluate": {"max_tokens": 4, "prompts": 4}, "methods": [{"method": "dpo", "settings": {"steps": 2, **BATCHES}}],
+        "evaluate": {"max_tokens": 4, "prompts": 4},
+        "methods": [{"method": "dpo", "settings": {"steps": 2, **BATCHES}}],
     } | more  # fmt: skip
 
 
@@ -216,7 +217,7 @@ WRONG = [
     ({"methods": [{**DPO, "settings": {"beta": -1}}]}, "dpo: .*beta must be above 0"),
     ({"methods": [{**DPO, "feedback": "length"}]}, "dpo: dpo learns from a file and has no use for --feedback"),
     ({"methods": ["rloo"]}, "rloo: rloo learns from scores; name a judge"),
-    ({"methods": [{"method": "rloo", "feedback": "lenght", "settings": SAMPLES}]}, "rloo: there is no feedback called 'lenght'"),
+    ({"methods": [{"method": "rloo", "feedback": "lenght", "settings": SAMPLES}]}, "rloo: there is no feedback called"),
     ({"feedback": ["lenght"]}, "there is no feedback called 'lenght'"),
     ({"feedback": ["discriminator"]}, "a discriminator lives only in its run"),
     ({"model": "nowhere"}, "SFT: nowhere: no such model folder"),

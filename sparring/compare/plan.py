@@ -14,6 +14,7 @@ In `feedback` and `judge`, {NAME} stands for the run of the method of that name 
 before: a reward model, or a run with a judge in it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from sparring.core.errors import SettingError, did_you_mean
 
 BUDGETS = ("tokens", "flops", "seconds")
 SEED = "{seed}"
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 Reader = Callable[[Any, str], Any]
 """Takes a value of the file and where it stands; returns what it means, or raises SettingError."""
@@ -187,10 +189,7 @@ def _values(value: Any, where: str) -> dict[str, Any]:
 def _value(value: Any, where: str) -> Any:
     """Read a plain value; 1e-3 is a number, though YAML takes it for a text."""
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+        return float(value) if EXPONENT.fullmatch(value) else value
     if not isinstance(value, bool | int | float):
         raise SettingError(f"{where} is {_short(value)}; give a number or a word")
     return value

@@ -46,7 +46,7 @@ def results(work: Comparison, found: Found, failed: Mapping[Key, str], command: 
         "title": plan.title,
         "verdict": " ".join([*sentences(against, among), *_failures(failed), _basis(work, against)]),
         "methods": [_row(work, line, found[line], names) for line in measured or found],
-        "judges": [_row(work, line, found[line], {}) for line in found if line not in measured],
+        "judges": [_row(work, line, found[line], {}) for line, cost in work.costs.items() if cost.trains_judge],
         "tests": {"with the baselines": list(map(asdict, against)), "among themselves": list(map(asdict, among))},
         "failed": [{"name": name, "seed": seed, "error": error} for (name, seed), error in failed.items()],
         "seeds": list(plan.seeds),
