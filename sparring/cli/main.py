@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": ("sparring.cli.demo", "align a tiny model in a small world, in a few minutes and offline; start here"),
     "train": ("sparring.cli.train", "train a model by one of the methods"),
     "plan": ("sparring.cli.plan", "say what a training would need before it runs: memory, tokens, time"),
+    "compare": ("sparring.cli.compare", "compare methods at one budget, over seeds, and say what is beyond doubt"),
     "seqgan": ("sparring.cli.seqgan", "play SeqGAN (2017), an LSTM against a CNN, to compare with"),
     "evaluate": ("sparring.cli.evaluate", "score a trained model on prompts it has not seen, with intervals"),
     "sample": ("sparring.cli.sample", "let a model answer prompts"),

@@ -201,6 +201,11 @@ def t_quantile(p: float, freedom: int) -> float:
     return (low + high) / 2
 
 
+def t_tails(t: float, freedom: int) -> float:
+    """Give the probability that Student's t is at least so far from zero, to either side."""
+    return min(1.0, max(0.0, 2 * (1 - _t_below(abs(t), freedom))))
+
+
 def _t_below(t: float, freedom: int) -> float:
     """The distribution function of Student's t, by its finite series (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
     angle = math.atan(t / math.sqrt(freedom))

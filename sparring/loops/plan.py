@@ -73,7 +73,7 @@ def plan(job: Job, *, from_config: bool = False) -> Plan:
         device, precision = machine.device.type, machine.precision
     elif precision == "auto":
         precision = "bf16"
-    data = load_data(job, _described(job, notes), notes.append)
+    data = load_data(job, described(job, notes), notes.append)
     size = _size(job, job.model, precision)
     work = workload(job, data)
     standing, moments = memory_of(job, work, size, on_cpu=device == "cpu")
@@ -84,6 +84,18 @@ def plan(job: Job, *, from_config: bool = False) -> Plan:
     )  # fmt: skip
     made = _timed(job, made, machine, size, data, notes, from_config=from_config)
     return replace(made, notes=(*notes, *_advice(job, data, size, made)))
+
+
+def described(job: Job, notes: list[str]) -> Trunk:
+    """Make the model without its weights: enough to encode the data for it."""
+    trusts = job.model_settings.trust_remote_code == "yes"
+    lm = blank_model(job.model, trust_remote_code=trusts)
+    if has_tokenizer(resolve(job.model)):
+        tokenizer: Any = load_tokenizer(job.model, trust_remote_code=trusts)
+    else:
+        tokenizer = StandIn()
+        notes.append(f"{job.model} has no tokenizer, so tokens are estimated: {StandIn.__doc__}")
+    return Trunk(lm=lm, tokenizer=tokenizer, source=job.model)
 
 
 def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[str, float], dict[str, float]]:
@@ -163,18 +175,6 @@ def _machine(job: Job, notes: list[str]) -> Machine | None:
         notes.append(f"there is no {asked} here, so time is not predicted; memory is that of {asked}")
         return None
     return Machine(asked, job.model_settings.precision)
-
-
-def _described(job: Job, notes: list[str]) -> Trunk:
-    """The model without its weights: enough to encode the data for it."""
-    trusts = job.model_settings.trust_remote_code == "yes"
-    lm = blank_model(job.model, trust_remote_code=trusts)
-    if has_tokenizer(resolve(job.model)):
-        tokenizer: Any = load_tokenizer(job.model, trust_remote_code=trusts)
-    else:
-        tokenizer = StandIn()
-        notes.append(f"{job.model} has no tokenizer, so tokens are estimated: {StandIn.__doc__}")
-    return Trunk(lm=lm, tokenizer=tokenizer, source=job.model)
 
 
 def _timed(

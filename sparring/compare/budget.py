@@ -1,0 +1,160 @@
+"""Every line checked before the first is run, counted, and cut to one budget.
+
+    tokens    all that a network passes over: trained on, judged, read, sampled (at their longest)
+    flops     6 N for a token that is trained on, 2 N for one that is read or sampled; N weights
+    seconds   of this machine, from a trial of each line (loops/plan.py)
+
+What gives way to the budget is how long a method goes on: its rounds, or steps if it learns from a file. The start
+that methods share is nobody's cost. Source of the formula: Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sparring.compare.lines import REFERENCE, SFT, Line, data_of, fill
+from sparring.compare.plan import SEED, Plan
+from sparring.core.errors import FeedbackError, SettingError, UserError
+from sparring.core.registry import needs, welcomes
+from sparring.data.read import fingerprint
+from sparring.feedback.expression import LEARN_ALONG, leaves
+from sparring.feedback.ranker import is_ranker
+from sparring.feedback.rule import load_rule
+from sparring.loops.job import Job, make_job
+from sparring.loops.load import load_data
+from sparring.loops.plan import described
+from sparring.loops.plan import plan as predict
+from sparring.loops.workload import Work, workload
+
+MOST = 1_000_000  # rounds or steps that a budget may buy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a cell of a line is going to spend: counted, not measured. `settings` are those that the line runs with."""
+
+    settings: Mapping[str, Any]
+    tokens: int
+    flops: float
+    labels: int
+    trains_judge: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self)
+
+
+def job_of(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path, seed: int, settings: Mapping[str, Any]) -> Job:
+    """Make the request of a cell, as if it started from the model of the plan: what is checked needs no other."""
+    assert line.method is not None
+    source = line.data
+    return make_job(
+        line.method, model=plan.model, data=data_of(line, seed), run=line.place(out, seed), policy=line.policy,
+        feedback=[fill(text, lines, out, seed) for text in line.feedback], negatives=line.negatives,
+        pretrain=line.pretrain, fields=source.fields, where=source.where, settings={**settings, "seed": seed},
+    )  # fmt: skip
+
+
+def check_feedback(plan: Plan, lines: Mapping[str, Line], out: Path) -> None:
+    """Refuse a measure or a judge that cannot be loaded."""
+    for text in (*plan.feedback, *([plan.judge] if plan.judge else [])):
+        for leaf in leaves([fill(text, lines, out, plan.seeds[0])]):
+            if leaf in LEARN_ALONG:
+                raise FeedbackError(
+                    f"a {leaf} lives only in its run; name that run: {{NAME}}, with its name under methods"
+                )
+            if not Path(leaf).is_dir() and not is_ranker(leaf):
+                load_rule(leaf)
+
+
+def costs_of(plan: Plan, lines: Mapping[str, Line], out: Path) -> dict[str, Cost]:
+    """Check and count every line that trains. Raises UserError, naming the line."""
+    for line in lines.values():
+        for name in line.needs:
+            lines[name].place(out, plan.seeds[0]).mkdir(parents=True, exist_ok=True)  # as a judge that is to come
+    check_feedback(plan, lines, out)
+    found = {}
+    for line in lines.values():
+        if line.method is not None:
+            try:
+                found[line.name] = _cost(plan, line, lines, out)
+            except UserError as error:
+                raise type(error)(f"{line.name}: {error}") from error
+    return found
+
+
+def _cost(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path) -> Cost:
+    def make(more: Mapping[str, Any]) -> Job:
+        return job_of(plan, line, lines, out, plan.seeds[0], {**line.settings, **more})
+
+    for seed in plan.seeds if SEED in line.data.file else ():
+        fingerprint(data_of(line, seed))  # a file that is missing is missed now
+    job = make({})
+    more = _shared(job, line)
+    job = make(more)
+    trunk = described(job, [])
+    data = load_data(job, trunk, lambda text: None)
+    if plan.budget and line.name != SFT:
+        more |= _fitted(plan.budget, line, lambda extra: make({**more, **extra}), data, trunk.lm)
+        job = make(more)
+    work = workload(job, data)
+    is_judge = job.trains_scorer or job.equation.view == "comparison"
+    return Cost(
+        settings={**line.settings, **more}, tokens=tokens_of(work), flops=flops_of(work, trunk.lm),
+        labels=0 if job.kind == "prompt" else len(data.train) + len(data.held_out), trains_judge=is_judge,
+    )  # fmt: skip
+
+
+def tokens_of(work: Work) -> int:
+    """All tokens that a network passes over."""
+    return work.trained + work.judged + work.read + work.sampled
+
+
+def flops_of(work: Work, lm: Any) -> float:
+    """Floating-point operations: a multiplication and an addition for each weight, thrice where there is a way back."""
+    weights = sum(p.numel() for p in lm.parameters())
+    return 2.0 * weights * (3 * (work.trained + work.judged) + work.read + work.sampled)
+
+
+def _shared(job: Job, line: Line) -> dict[str, Any]:
+    """The setting by which lines that start from one model compute its log-probabilities once, where they can."""
+    names = {*needs(job.equation.loss), *welcomes(job.equation.loss)}
+    can = job.offline is not None and "ref_token_logps" in names and not names & {"batch_kl", "token_kls"}
+    return {"reference": "stored"} if can and "reference" not in line.settings else {}
+
+
+def _fitted(
+    budget: Mapping[str, float], line: Line, make: Callable[[Mapping[str, Any]], Job], data: Any, lm: Any
+) -> dict[str, int]:
+    """Find the most rounds or steps that the budget pays for. Raises SettingError when it does not pay for one."""
+    (kind, amount), *_ = budget.items()
+    job = make({})
+    clock = "steps" if job.offline is not None else "rounds"
+    fixed = [n for n in ((clock, "epochs") if clock == "steps" else (clock,)) if n in line.settings]
+    if fixed:
+        raise SettingError(f"the budget decides how many {clock} there are; leave {fixed[0]} out")
+    if kind == "seconds":
+        if any(REFERENCE.search(text) for text in line.feedback):
+            raise SettingError("how long it takes is measured, and its judge is still to be trained; give a budget of "
+                               "tokens or flops")  # fmt: skip
+        found = predict(job)
+        if not found.seconds:
+            raise SettingError("how long it takes cannot be predicted on this device; give a budget of tokens")
+        return {clock: max(1, min(MOST, int(found.work.count * amount / sum(found.seconds.values()))))}
+
+    def spent(count: int) -> float:
+        work = workload(make({clock: count}), data)
+        return tokens_of(work) if kind == "tokens" else flops_of(work, lm)
+
+    least = spent(1)
+    if least > amount:
+        raise SettingError(f"one of its {clock} costs {least:,.0f} {kind}, and the budget is {amount:,.0f}; "
+                           "raise it, or lower batch, K or prompts")  # fmt: skip
+    low, high = 1, 2
+    while high <= MOST and spent(high) <= amount:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if spent(middle) <= amount else (low, middle)
+    return {clock: low}

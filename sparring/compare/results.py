@@ -1,0 +1,160 @@
+"""What a comparison found: results.json and results.csv, from the cells that are there.
+
+Figures are means over seeds with Student's t interval. Costs: `tokens` and `flops` were counted before (budget.py),
+`seconds` and `memory` measured; `labels` are the records of the data that a method learns from. The start's own cost
+is in the start's line only, and best of n pays when it answers, not before.
+"""
+
+import csv
+import io
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sparring.compare.cells import Comparison, Key, read_cell
+from sparring.compare.lines import BASE, baseline, best_name
+from sparring.compare.verdict import Finding, judge, sentences
+from sparring.evaluation.figures import SCORE
+from sparring.evaluation.intervals import over_seeds
+from sparring.loops.run import Run
+
+FIGURES = {"kl": "kl", "perplexity": "perplexity", "distinct_2": "distinct_2_words", "words": "words"}
+MEASURED = ("seconds", "memory")
+COUNTED = ("tokens", "flops", "labels")
+
+Found = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""What the cells hold, by line and seed; a cell that is not done is not there."""
+
+
+def collect(work: Comparison) -> Found:
+    """Read all cells that are done."""
+    return {
+        name: {seed: cell for seed in work.plan.seeds if (cell := read_cell(work.out, line, seed)) is not None}
+        for name, line in work.lines.items()
+    }
+
+
+def results(work: Comparison, found: Found, failed: Mapping[Key, str], command: str) -> dict[str, Any]:
+    """Make what results.json holds; `methods`, `verdict` and the like are as report/inputs.py describes them."""
+    plan = work.plan
+    against, among = findings(work, found)
+    names = _names(plan.feedback)
+    measured = {line: cells for line, cells in found.items() if any("values" in cell for cell in cells.values())}
+    return {
+        "title": plan.title,
+        "verdict": " ".join([*sentences(against, among), *_failures(failed), _basis(work, against)]),
+        "methods": [_row(work, line, found[line], names) for line in measured or found],
+        "judges": [_row(work, line, found[line], {}) for line, cost in work.costs.items() if cost.trains_judge],
+        "tests": {"with the baselines": list(map(asdict, against)), "among themselves": list(map(asdict, among))},
+        "failed": [{"name": name, "seed": seed, "error": error} for (name, seed), error in failed.items()],
+        "seeds": list(plan.seeds),
+        "prompts": max((t.prompts for t in against), default=None),
+        "notes": _notes(found),
+        "command": command,
+        "machine": f"{platform.platform()}, {os.cpu_count()} processors",
+        "settings": {name: dict(cost.settings) for name, cost in work.costs.items()},
+        "plan": plan.to_dict(),
+    }
+
+
+def findings(work: Comparison, found: Found) -> tuple[list[Finding], list[Finding]]:
+    """Test the lines by the first feedback: with the baselines, and among themselves."""
+    key = SCORE + work.plan.feedback[0]
+    scores = {
+        name: {seed: cell["values"][key] for seed, cell in cells.items() if key in cell.get("values", {})}
+        for name, cells in found.items()
+    }
+    start = baseline(work.plan)
+    kept = {name: some for name, some in scores.items() if some and (name != BASE or start == BASE)}
+    return judge(kept, [start, best_name(work.plan)])
+
+
+def as_csv(work: Comparison, found: Found, failed: Mapping[Key, str]) -> str:
+    """Write a row for every cell: its figures, what it cost, and its error if it has one."""
+    names = _names(work.plan.feedback) | FIGURES
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["name", "method", "seed", *names, *MEASURED, *COUNTED, "error"])
+    for name, line in work.lines.items():
+        cost = work.costs.get(name)
+        for seed in work.plan.seeds:
+            cell = found[name].get(seed, {})
+            figures = [cell[key]["mean"] if key in cell else "" for key in names.values()]
+            spent = [cell.get(key, "") for key in MEASURED] + [getattr(cost, key) if cost else 0 for key in COUNTED]
+            table.writerow([name, line.method or "", seed, *figures, *spent, failed.get((name, seed), "")])
+    return file.getvalue()
+
+
+def samples(work: Comparison, found: Found) -> list[dict[str, Any]]:
+    """Put the first seed's responses to the same prompts side by side, for the page."""
+    key, first = work.plan.feedback[0], work.plan.seeds[0]
+    told = {name: cells[first]["samples"] for name, cells in found.items() if cells.get(first, {}).get("samples")}
+    out: dict[str, dict[str, Any]] = {}
+    for name, rows in told.items():
+        for row in rows:
+            answers = out.setdefault(row["prompt"], {})
+            answers.setdefault(name, {"text": row["response"].strip(), "gold": row["scores"].get(key)})
+    return [{"prompt": prompt, "answers": answers} for prompt, answers in out.items()]
+
+
+def curves(work: Comparison) -> dict[str, list[dict[str, Any]]]:
+    """Read what the first seed's runs logged, by line, for the page."""
+    seed = work.plan.seeds[0]
+    runs = {name: Run(line.place(work.out, seed), "step") for name, line in work.lines.items() if line.method}
+    return {name: rows for name, run in runs.items() if (rows := run.rows())}
+
+
+def _row(
+    work: Comparison, name: str, cells: Mapping[int, Mapping[str, Any]], names: Mapping[str, str]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name}
+    for figure, key in {**names, **FIGURES}.items():
+        if values := [cell[key]["mean"] for cell in cells.values() if key in cell]:
+            estimate = over_seeds(values)
+            row[figure] = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+    if (cost := work.costs.get(name)) is not None:
+        row |= {key: getattr(cost, key) for key in COUNTED}
+    for key in MEASURED:
+        values = [cell[key] for cell in cells.values() if key in cell]
+        row[key] = sum(values) / len(values) if values else None
+    if missing := [seed for seed in work.plan.seeds if seed not in cells]:
+        row["note"] = f"without seed {', '.join(map(str, missing))}"
+    return row
+
+
+def _names(feedback: Sequence[str]) -> dict[str, str]:
+    """Name scores as columns: a function by its own name, if no other judge has it; anything else as it is written."""
+    short = [spec.rpartition(":")[2] for spec in feedback]
+    return {
+        s if short.count(s) == 1 and s not in FIGURES else spec: SCORE + spec
+        for s, spec in zip(short, feedback, strict=True)
+    }
+
+
+def _basis(work: Comparison, against: Sequence[Finding]) -> str:
+    """Say what the verdict rests on."""
+    plan = work.plan
+    prompts = max((t.prompts for t in against), default=0)
+    text = f"By {plan.feedback[0]}; {len(plan.seeds)} seeds, {prompts} prompts, two-sided tests that pair both, "
+    text += "corrected by Holm at 5 %; the intervals are those of single differences."
+    if plan.budget:
+        (kind, amount), *_ = plan.budget.items()
+        text += f" Each method could spend {amount:,.0f} {kind} after the start."
+    if plan.best_of > 1:
+        text += f" {best_name(plan)} draws {plan.best_of} responses for every one it gives."
+    return text
+
+
+def _failures(failed: Mapping[Key, str]) -> list[str]:
+    return [f"Failed: {name}, seed {seed} ({error.rstrip('.')})." for (name, seed), error in failed.items()]
+
+
+def _notes(found: Found) -> list[str]:
+    """Gather what the evaluations had to say, each sentence once with the lines it is about."""
+    said: dict[str, list[str]] = {}
+    for name, cells in found.items():
+        for note in dict.fromkeys(note for cell in cells.values() for note in cell.get("notes", [])):
+            said.setdefault(note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in said.items()]

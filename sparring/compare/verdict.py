@@ -1,0 +1,140 @@
+"""What a comparison shows beyond doubt: tests that pair prompts and seeds, corrected for how many there are.
+
+The unit is a prompt under a seed. All cells answer the same prompts, and seeds are shared as well, so two lines differ
+by a table d[S, P]. Both its rows and its columns are draws: another seed trains another model, other prompts are other
+questions. So the variance of the mean has both parts, and what belongs to neither is counted once only:
+
+    var = max(s + p - e, s, p)     s, p: the variance of the means over seeds, over prompts; e: of what is left
+
+with Satterthwaite's degrees of freedom, and Student's t. Holm's correction keeps the chance that even one verdict of a
+family is wrong at 5 %; families are the comparisons with the two baselines, and those of methods among themselves.
+
+Source: Satterthwaite 1946, doi:10.2307/3002019; Holm 1979, jstor.org/stable/4615733; crossed effects: Searle et al.
+1992, Variance Components, doi:10.1002/9780470316856.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sparring.evaluation.intervals import LEVEL, TAIL, t_quantile, t_tails
+
+WORDS = {
+    "better": "Better than {} beyond doubt",
+    "worse": "Worse than {} beyond doubt",
+    "unclear": "Not to be told apart from {}",
+}
+Scores = Mapping[int, Sequence[float]]
+"""One score for each prompt, by seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """How much more `name` scores than `rival`; `p` and the ends are None where the cells cannot tell.
+
+    The interval is that of the one difference; `adjusted` is p after Holm's correction.
+    """
+
+    name: str
+    rival: str
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    adjusted: float | None = None
+    seeds: int
+    prompts: int
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, or unclear."""
+        if self.adjusted is None or self.adjusted >= 1 - LEVEL:
+            return "unclear"
+        return "better" if self.mean > 0 else "worse"
+
+
+def paired(name: str, rival: str, a: Scores, b: Scores) -> Finding | None:
+    """Test the difference of two lines on the seeds that both have; None when there is none."""
+    seeds = [seed for seed in a if seed in b]
+    if not seeds:
+        return None
+    table = np.asarray([np.subtract(a[seed], b[seed]) for seed in seeds], dtype=float)
+    (S, P), mean = table.shape, float(table.mean())
+    if min(S, P) < 2:
+        return Finding(name=name, rival=rival, mean=mean, seeds=S, prompts=P)
+    variance, freedom = _variance(table)
+    if variance == 0:
+        return Finding(name=name, rival=rival, mean=mean, low=mean, high=mean, p=float(mean == 0), seeds=S, prompts=P)
+    error = math.sqrt(variance)
+    half = t_quantile(TAIL, freedom) * error
+    return Finding(
+        name=name, rival=rival, mean=mean, low=mean - half, high=mean + half, p=t_tails(mean / error, freedom),
+        seeds=S, prompts=P,
+    )  # fmt: skip
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number, the smallest for all of them, the next for one less, and so on."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    out, worst = [0.0] * len(values), 0.0
+    for place, i in enumerate(order):
+        worst = max(worst, min(1.0, (len(values) - place) * values[i]))
+        out[i] = worst
+    return out
+
+
+def judge(scores: Mapping[str, Scores], rivals: Sequence[str]) -> tuple[list[Finding], list[Finding]]:
+    """Test every line that is no rival against the rivals, and all pairs of such lines; two families of tests."""
+    names = [name for name in scores if name not in rivals]
+    first = [(name, rival) for rival in rivals if rival in scores for name in names]
+    families = first, list(itertools.combinations(names, 2))
+    against, among = (
+        _corrected([t for a, b in pairs if (t := paired(a, b, scores[a], scores[b])) is not None]) for pairs in families
+    )
+    return against, among
+
+
+def sentences(against: Sequence[Finding], among: Sequence[Finding]) -> list[str]:
+    """Say it in plain words."""
+    said = []
+    for rival in dict.fromkeys(t.rival for t in against):
+        mine = [t for t in against if t.rival == rival]
+        for verdict, words in WORDS.items():
+            if found := [t for t in mine if t.verdict == verdict and t.p is not None]:
+                said.append(f"{words.format(rival)}: {', '.join(f'{t.name} ({_span(t)})' for t in found)}.")
+        if untold := [t for t in mine if t.p is None]:
+            why = "One seed cannot tell" if untold[0].seeds < 2 else "One prompt cannot tell"
+            said.append(f"{why} from {rival}: {', '.join(f'{t.name} ({t.mean:+.3f})' for t in untold)}.")
+    told = [t for t in among if t.verdict != "unclear"]
+    ordered = [(t.name, t.rival) if t.mean > 0 else (t.rival, t.name) for t in told]
+    said += [f"Among themselves, beyond doubt: {', '.join(f'{a} beats {b}' for a, b in ordered)}."] if told else []
+    if left := len(among) - len(told):
+        pairs = "The one pair of methods" if len(among) == 1 else f"{left} of {len(among)} pairs of methods"
+        said.append(f"{pairs} cannot be told apart.")
+    return said
+
+
+def _variance(table: np.ndarray) -> tuple[float, int]:
+    """The variance of the mean of a table of crossed draws, and its degrees of freedom, rounded down."""
+    S, P = table.shape
+    rest = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
+    seeds, prompts = float(table.mean(1).var(ddof=1)) / S, float(table.mean(0).var(ddof=1)) / P
+    left = float((rest**2).sum()) / ((S - 1) * (P - 1)) / (S * P)
+    parts = [(seeds, S - 1), (prompts, P - 1), (left, (S - 1) * (P - 1))]
+    total = max(seeds + prompts - left, seeds, prompts)
+    if total <= 1e-24 * float(np.abs(table).max() + 1e-300) ** 2:
+        return 0.0, 1
+    return total, max(1, math.floor(total**2 / sum(part**2 / freedom for part, freedom in parts)))
+
+
+def _corrected(tests: Sequence[Finding]) -> list[Finding]:
+    told = [t for t in tests if t.p is not None]
+    adjusted = dict(zip(map(id, told), holm([t.p for t in told if t.p is not None]), strict=True))
+    return [replace(t, adjusted=adjusted.get(id(t))) for t in tests]
+
+
+def _span(t: Finding) -> str:
+    return f"{t.mean:+.3f}, {t.low:.3f} to {t.high:.3f}"

@@ -1,0 +1,266 @@
+"""sparring compare: plans, cells, budgets and what is written down, on a model with random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparring.cli import main
+from sparring.compare.cells import error_of, log_of, run_cell
+from sparring.compare.lines import BASE, SFT, lines_of
+from sparring.compare.plan import differences, load_plan, read_plan
+from sparring.compare.run import compare, load, prepare
+from sparring.core.errors import RunError, SettingError, UserError
+from sparring.data.read import read_rows
+from sparring.report.page import comparison_page
+from tests.small import weights, world
+
+PLANS = sorted((Path(__file__).parent.parent / "examples/plans").glob("*.yaml"))
+BATCHES = {"batch": 4, "held_out": 0.0, "keep_best": "last"}
+SAMPLES = {"rounds": 1, "batch": 4, "K": 2, "max_tokens": 4, "save_every": 2}
+
+
+def raw(**more):
+    """A plan with one method, as the file would hold it."""
+    return {
+        "model": str(world() / "model"), "data": str(world() / "pairs.jsonl"), "feedback": ["length"], "seeds": 2,
+        "settings": {"precision": "fp32", "lr": 1e-2}, "sft": {"steps": 2, **BATCHES},
+        "evaluate": {"max_tokens": 4, "prompts": 4},
+        "methods": [{"method": "dpo", "settings": {"steps": 2, **BATCHES}}],
+    } | more  # fmt: skip
+
+
+class Here:
+    """A cell that runs in this process instead of one of its own; its last words go where theirs would."""
+
+    def __init__(self, out, name, seed):
+        work = load(out)
+        self.code = 0
+        try:
+            run_cell(work, name, seed)
+        except UserError as error:
+            self.code = 2
+            log = log_of(work.lines[name].place(out, seed))
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"some words\nerror: {error}\n")
+
+    def poll(self):
+        return self.code
+
+    def terminate(self): ...
+
+    def wait(self):
+        return self.code
+
+
+def run(plan, out, said=None):
+    """Run a comparison; returns what was found and which cells were run, in order."""
+    ran = []
+
+    def launch(out, name, seed):
+        ran.append((name, seed))
+        return Here(out, name, seed)
+
+    tell = (lambda *what: None) if said is None else lambda *what: said.append(what)
+    found = compare(prepare(plan, out), launch, workers=2, tell=tell, command="sparring compare plan.yaml")
+    return found, ran
+
+
+# Cells
+
+
+def test_methods_and_seeds_are_run_skipped_repaired_and_one_that_fails_stops_nothing_else(tmp_path):
+    (tmp_path / "bad.py").write_text("def fails(response):\n    raise ValueError('no')\n")
+    judged = {"method": "rloo", "settings": SAMPLES}
+    methods = [*raw()["methods"], {**judged, "feedback": "length"},
+               {**judged, "name": "bad", "feedback": f"{tmp_path}/bad.py:fails"},
+               {**judged, "name": "waits", "feedback": "{bad}"}]  # fmt: skip
+    plan, out, said = read_plan(raw(methods=methods, best_of=2)), tmp_path / "out", []
+    found, ran = run(plan, out, said)
+
+    names = [BASE, SFT, "SFT + best of 2", "dpo", "rloo"]
+    assert sorted(ran) == sorted((n, s) for n in [*names, "bad"] for s in (0, 1))
+    assert [m["name"] for m in found["methods"]] == names and all("length" in m for m in found["methods"])
+    errors = {(f["name"], f["seed"]): f["error"] for f in found["failed"]}
+    assert set(errors) == {(n, s) for n in ("bad", "waits") for s in (0, 1)}
+    assert "ValueError: no" in errors["bad", 0] and errors["waits", 1] == "not run, for bad failed"
+    assert len(said) == 14 and "Failed: bad, seed 0 (rule" in found["verdict"]
+    assert found == json.loads((out / "results.json").read_text())
+    table = (out / "results.csv").read_text().splitlines()
+    assert len(table) == 1 + 14 and table[0].startswith("name,method,seed,length,kl,")
+    assert "dpo" in comparison_page(found, {}, [])
+    assert (out / "cells/dpo/seed-1/run.yaml").is_file() and (out / "cells/dpo/seed-1/eval.json").is_file()
+    assert not (world() / "model/eval.json").exists()
+
+    again, ran = run(plan, out)
+    assert sorted(ran) == [("bad", 0), ("bad", 1)] and again["methods"] == found["methods"]
+
+    made = (out / "cells/dpo/seed-1/model/model.safetensors").read_bytes()
+    shutil.rmtree(out / "cells/dpo/seed-0")  # removed, and two that were killed before they were done
+    shutil.rmtree(out / "cells/dpo/seed-1/model")
+    (out / "cells/SFT/seed-0/cell.json").write_text('{"seco')
+    repaired, ran = run(plan, out)
+    assert sorted(key for key in ran if key[0] != "bad") == [("SFT", 0), ("dpo", 0), ("dpo", 1)]
+    assert (out / "cells/dpo/seed-1/model/model.safetensors").read_bytes() == made
+    assert [m["length"] for m in repaired["methods"]] == [m["length"] for m in found["methods"]]
+
+
+def test_the_data_is_split_by_prompt_and_both_sides_are_read_as_before(tmp_path):
+    work = prepare(read_plan(raw(held_out=0.25)), tmp_path / "out")
+    before = {json.dumps(r.values) for r in read_rows(str(world() / "pairs.jsonl"))}
+    sides = [read_rows(source.file) for source in (work.plan.data, work.plan.eval_data)]
+    assert {json.dumps(r.values) for side in sides for r in side} == before
+    train, held_out = ({r.values["prompt"] for r in side} for side in sides)
+    assert not train & held_out and len(held_out) == round(0.25 * len(train | held_out))
+
+
+def test_a_judge_that_one_method_trains_scores_for_another_and_picks_the_best(tmp_path):
+    methods = [{"name": "reward", "method": "reward_model", "settings": {"steps": 2, **BATCHES}},
+               {"method": "rloo", "feedback": "{reward}", "settings": SAMPLES}]  # fmt: skip
+    out = tmp_path / "out"
+    found, ran = run(read_plan(raw(methods=methods, seeds=[3], best_of=2, judge="{reward}")), out)
+    assert ran.index(("reward", 3)) < min(ran.index((n, 3)) for n in ("rloo", "SFT + best of 2"))
+    assert found["failed"] == [] and [j["name"] for j in found["judges"]] == ["reward"]
+    record = yaml.safe_load((out / "cells/rloo/seed-3/run.yaml").read_text())
+    assert record["feedback"] == [str(out / "cells/reward/seed-3")]
+    assert record["model"] == str(out / "cells/SFT/seed-3") and record["settings"]["seed"] == 3
+    assert "One seed cannot tell from SFT: rloo" in found["verdict"]
+
+
+def test_an_error_is_the_last_line_that_a_process_said(tmp_path):
+    assert "without a word" in error_of(tmp_path / "seed-0")
+    (tmp_path / "seed-0.log").write_text("Traceback\n  file\nKeyError: 'x'\n\n")
+    assert error_of(tmp_path / "seed-0") == "KeyError: 'x'"
+
+
+# Budgets
+
+
+def test_every_method_gets_as_many_rounds_or_steps_as_the_budget_pays_for_and_not_one_more(tmp_path):
+    methods = [{"method": "dpo", "settings": BATCHES}, {"method": "rloo", "feedback": "length",
+               "settings": {n: v for n, v in SAMPLES.items() if n != "rounds"}}]  # fmt: skip
+    plan = read_plan(raw(methods=methods, budget={"tokens": 4000}, seeds=1))
+    work = prepare(plan, tmp_path / "out")
+    dpo, rloo = work.costs["dpo"], work.costs["rloo"]
+    for cost, clock in ((dpo, "steps"), (rloo, "rounds")):
+        one = cost.tokens / cost.settings[clock]
+        assert 4000 - 1.5 * one < cost.tokens <= 4000
+    assert dpo.settings["reference"] == "stored" and "reference" not in work.costs["SFT"].settings
+    numbers = sum(w.numel() for w in weights(world()).values())
+    sft = work.costs["SFT"]
+    assert sft.flops == 6 * numbers * sft.tokens  # all of its tokens are trained on
+    assert 2 * numbers * rloo.tokens < rloo.flops < 6 * numbers * rloo.tokens  # some are only read or sampled
+    assert (dpo.labels, rloo.labels) == (len(read_rows(work.plan.data.file)), 0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "method", "words"),
+    [
+        ({"tokens": 10}, {"method": "dpo", "settings": BATCHES}, "dpo: one of its steps costs .* the budget is 10"),
+        (
+            {"seconds": 9},
+            {"method": "rloo", "feedback": "{dpo}", "settings": {"max_tokens": 4}},
+            "rloo: .* judge is still to be trained",
+        ),
+        ({"tokens": 1e6}, raw()["methods"][0], "dpo: the budget decides how many steps there are; leave steps out"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused(budget, method, words, tmp_path):
+    others = [{"method": "dpo", "settings": {"batch": 4}}] if method["method"] == "rloo" else []
+    with pytest.raises(SettingError, match=words):
+        prepare(read_plan(raw(budget=budget, methods=[method, *others])), tmp_path / "out")
+
+
+# Plans
+
+
+@pytest.mark.parametrize("file", PLANS, ids=lambda file: file.stem)
+def test_a_plan_of_the_examples_reads_and_reads_back(file):
+    plan = load_plan(file)
+    assert read_plan(plan.to_dict()) == plan and differences(plan, plan) == []
+    assert len(lines_of(plan)) > 4
+
+
+def test_a_grid_becomes_a_line_for_each_combination(tmp_path):
+    entry = {"method": "dpo", "name": "D", "grid": {"beta": [0.1, 1], "lr": ["1e-3"]}}
+    lines = lines_of(read_plan(raw(methods=[entry])))
+    assert list(lines) == [BASE, SFT, "D beta=0.1 lr=0.001", "D beta=1 lr=0.001"]
+    assert lines["D beta=1 lr=0.001"].settings == {"precision": "fp32", "lr": 0.001, "beta": 1}
+    assert len({line.place(tmp_path, 0) for line in lines.values()}) == 4
+
+
+DPO = {"method": "dpo"}
+WRONG = [
+    ({"sedes": 3}, "unknown name 'sedes'; did you mean seeds"),
+    ({"model": None}, "model is missing"),
+    ({"seeds": "three"}, "seeds is 'three'; give a whole number"),
+    ({"seeds": [1, 1]}, "seeds is .* different ones"),
+    ({"budget": {"tokens": 1, "flops": 1}}, "budget is .*give one of tokens, flops, seconds"),
+    ({"budget": {"token": 1}}, "budget: unknown name 'token'; did you mean tokens"),
+    ({"budget": {"tokens": -1}}, "budget: tokens is -1; give a number"),
+    ({"evaluate": {"prompt": 3}}, "evaluate: unknown name 'prompt'"),
+    ({"methods": []}, "methods is .*give a list"),
+    ({"methods": [{**DPO, "sttings": {}}]}, r"methods\[0\]: unknown name 'sttings'; did you mean settings"),
+    ({"methods": [{**DPO, "grid": {"beta": 1}}]}, r"methods\[0\]: grid: beta is 1; give a list"),
+    ({"methods": [{**DPO, "settings": {"seed": 1}}]}, "leave it to `seeds`"),
+    ({"methods": ["dpo", "dpo"]}, "two lines are called dpo"),
+    ({"methods": ["dpo", {**DPO, "name": "DPO"}]}, "too much alike"),
+    ({"methods": [{**DPO, "settings": {"beta": 1}, "grid": {"beta": [1, 2]}}]}, "both in settings and in grid"),
+    ({"methods": [{"method": "rloo", "feedback": "{dop}"}, "dpo"]}, "there is no run {dop}; did you mean dpo"),
+    ({"methods": [{"method": "rloo", "feedback": "{rloo}"}]}, "rloo wait for each other"),
+    ({"methods": [{**DPO, "start": "sft"}], "sft": None}, "starts from sft, and there is none"),
+    ({"judge": "length"}, "say of how many with best_of"),
+    ({"methods": ["dop"]}, "dop: .*did you mean .*dpo"),
+    ({"methods": [{**DPO, "settings": {"betta": 1}}]}, "dpo: dpo has no setting 'betta'; did you mean beta"),
+    ({"methods": [{**DPO, "settings": {"beta": -1}}]}, "dpo: .*beta must be above 0"),
+    ({"methods": [{**DPO, "feedback": "length"}]}, "dpo: dpo learns from a file and has no use for --feedback"),
+    ({"methods": ["rloo"]}, "rloo: rloo learns from scores; name a judge"),
+    ({"methods": [{"method": "rloo", "feedback": "lenght", "settings": SAMPLES}]}, "rloo: there is no feedback called"),
+    ({"feedback": ["lenght"]}, "there is no feedback called 'lenght'"),
+    ({"feedback": ["discriminator"]}, "a discriminator lives only in its run"),
+    ({"model": "nowhere"}, "SFT: nowhere: no such model folder"),
+    ({"methods": [{**DPO, "data": "texts.jsonl"}]}, "name eval_data"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG, ids=[words[:40] for _, words in WRONG])
+def test_a_wrong_plan_is_refused_before_anything_runs(change, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        prepare(read_plan(raw(**change)), tmp_path / "out")
+    assert not (tmp_path / "out/prepared.json").exists()
+
+
+def test_a_name_given_twice_or_no_yaml_is_an_error_of_the_file(tmp_path):
+    file = tmp_path / "plan.yaml"
+    file.write_text("model: a\nseeds: 2\nmodel: b\n")
+    with pytest.raises(SettingError, match=r"plan\.yaml: .*'model' is given twice.*line 1"):
+        load_plan(file)
+    file.write_text("model: [")
+    with pytest.raises(SettingError, match="not readable as YAML"):
+        load_plan(file)
+    with pytest.raises(SettingError, match="no such plan"):
+        load_plan(tmp_path / "none.yaml")
+
+
+def test_a_changed_plan_and_a_folder_of_something_else_are_refused(tmp_path):
+    out = tmp_path / "out"
+    prepare(read_plan(raw()), out)
+    with pytest.raises(RunError, match=r"seeds was \[0, 1\] and is now \[0, 1, 2\]; put it back"):
+        prepare(read_plan(raw(seeds=3)), out)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/letter.txt").write_text("dear")
+    with pytest.raises(RunError, match=r"no comparison here, but letter\.txt is"):
+        prepare(read_plan(raw()), tmp_path / "other")
+
+
+def test_the_command_checks_and_counts_and_says_what_is_wrong_with_its_words(tmp_path, capsys):
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump(raw()))
+    assert main.main(["compare", str(file), "--out", str(tmp_path / "out"), "--check"]) == 0
+    assert "dpo" in capsys.readouterr().out
+    assert not list((tmp_path / "out/cells").glob("*/*/run.yaml"))
+    for words, error in ((["--out", "x"], "takes a PLAN, or --demo"), ([str(file)], "needs --out")):
+        assert main.main(["compare", *words]) == 2
+        assert error in capsys.readouterr().err
