@@ -55,7 +55,7 @@ class Cell:
 
     @property
     def is_scorer(self) -> bool:
-        return self.method in ("reward_model", "ranking_reward_model", "pairwise_ranker")
+        return self.method in SCORERS
 
     def score(self, found: dict[str, Any]) -> str:
         """The name of the judge's figure, if there is one."""
@@ -106,12 +106,6 @@ CELLS = {
     "summarisation": PAIRED + RANKED[-1:] + MARKED + JUDGES + FEW,
     "translation": BEST + PAIRED + RANKED + MARKED + JUDGES + RANKING_REWARD + FEW + SELECTING[:1],
 }
-PRELOADED = [
-    "torch",
-    "accelerate",
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.auto.modeling_auto",
-]
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparring.cli.flags import add_files, add_groups, choose
 from sparring.cli.parser import Parser
-from sparring.cli.train import arguments, first_line, listing
+from sparring.cli.train import arguments, first_line, listing, request
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,21 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from sparring.loops.job import make_job
     from sparring.loops.plan import plan
 
-    job = make_job(
-        args.choice.name,
-        model=call["model"],
-        data=call["data"],
-        run=call.get("run") or "plan",
-        eval_data=call["eval_data"],
-        feedback=call["feedback"],
-        negatives=call["negatives"],
-        pretrain=call["pretrain"],
-        fields=call["fields"],
-        where=call["where"],
-        negatives_where=call["negatives_where"],
-        policy=args.choice.policy,
-        settings=call["settings"],
-    )
+    job = make_job(args.choice.name, run=call.get("run") or "plan", **request(call, args.choice))
     found = plan(job, from_config=args.from_config)
     if args.json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")

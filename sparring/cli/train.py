@@ -10,6 +10,10 @@ from sparring.cli.flags import Choice, add_files, add_groups, choose, parse_fiel
 from sparring.cli.parser import Parser, flag
 from sparring.core.errors import SettingError
 
+ASKED = (
+    "model", "data", "eval_data", "feedback", "negatives", "pretrain", "fields", "where", "negatives_where", "settings",
+)  # fmt: skip
+
 
 def add_arguments(parser: Parser) -> None:
     """Add the flags of the method that the words name; without a method, only say which there are."""
@@ -37,23 +41,13 @@ def run(args: argparse.Namespace) -> None:
     call = arguments(args)
     from sparring.loops.train import train
 
-    train(
-        args.choice.name,
-        model=call["model"],
-        data=call["data"],
-        run=call["run"],
-        eval_data=call["eval_data"],
-        feedback=call["feedback"],
-        negatives=call["negatives"],
-        pretrain=call["pretrain"],
-        fields=call["fields"],
-        where=call["where"],
-        negatives_where=call["negatives_where"],
-        policy=args.choice.policy,
-        resume=call["resume"],
-        settings=call["settings"],
-        command=shlex.join(["sparring", "train", *args.words]),
-    )
+    command = shlex.join(["sparring", "train", *args.words])
+    train(args.choice.name, run=call["run"], resume=call["resume"], command=command, **request(call, args.choice))
+
+
+def request(call: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
+    """What both training and a plan of it are asked for."""
+    return {"policy": choice.policy} | {name: call[name] for name in ASKED}
 
 
 def arguments(args: argparse.Namespace, *, command: str = "train") -> dict[str, Any]:

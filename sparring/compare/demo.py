@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparring.compare import embedded
 from sparring.compare.world import Base, base_model, write_demonstrations, write_prompts
 from sparring.core.errors import RunError
 from sparring.data.demo.gold import gold
@@ -26,8 +27,8 @@ from sparring.loops.train import train
 from sparring.models.checkpoint import write_text
 
 BASE, SFT, BEST, RLGAF = "base", "SFT", "SFT + best of 4", "RLGAF"
+TOKENS = embedded.TOKENS
 FIGURES = {"gold": "score gold", "kl": "kl", "distinct_2": "distinct_2_words", "words": "words"}
-TOKENS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +44,8 @@ class Plan:
     rlgaf: Mapping[str, Any] = field(default_factory=lambda: RLGAF_SETTINGS)
 
 
-SFT_SETTINGS: dict[str, Any] = {
-    "epochs": 10, "lr": 5e-4, "batch": 16, "eval_every": 10, "save_every": 50, "held_out": 0.1, "precision": "fp32",
-}  # fmt: skip
-RLGAF_SETTINGS: dict[str, Any] = {
-    "rounds": 40, "batch": 32, "K": 8, "max_tokens": TOKENS, "lr": 1e-3, "kl": 0.1, "save_every": 20, "held_out": 0.0,
-    "precision": "fp32",
-}  # fmt: skip
+SFT_SETTINGS: dict[str, Any] = embedded.SFT | {"precision": "fp32"}
+RLGAF_SETTINGS: dict[str, Any] = embedded.ONLINE | {"rounds": 40, "precision": "fp32"}
 # A few hundred demonstrations teach a judge words; a tiny language model would know them by heart (docs/log.md).
 JUDGE = "bag_of_words"
 

@@ -34,7 +34,7 @@ from sparring.core.errors import ModelError
 from sparring.core.seeds import rng
 from sparring.data.responses import Responses
 from sparring.feedback.adversary import REWARDS, Demonstrations, Terms, one_by_one
-from sparring.feedback.logistic import Linear, Vector, fit
+from sparring.feedback.logistic import Linear, fit
 from sparring.models.machine import Machine
 from sparring.models.trunk import Trunk
 
@@ -75,8 +75,7 @@ class BagOfWords:
         """The log-odds that a response is a demonstration, as the judge believes."""
         if self._model is None:
             return torch.zeros(responses.batch.mask.shape[:2])
-        texts = [row.responses[0] for one in one_by_one(responses) for row in one]
-        return _in_place(responses, self._model.score(features(texts, self.vocabulary)))
+        return _score(self._model, responses)
 
     def learn(self, fake: Responses, *, updates: int | None = None) -> dict[str, float]:
         """Remember the new responses and fit again, unless `updates` is 0; returns figures.
@@ -143,8 +142,7 @@ class SavedBagOfWords:
 
     def score(self, responses: Responses) -> Float[Tensor, "B K"]:
         """Score each response, in logits."""
-        texts = [row.responses[0] for one in one_by_one(responses) for row in one]
-        return _in_place(responses, self.model.score(features(texts, len(self.model.weights) - 1)))
+        return _score(self.model, responses)
 
 
 def load_bag_of_words(path: str, policy: Trunk) -> SavedBagOfWords:
@@ -174,7 +172,8 @@ def features(texts: Sequence[Tokens], vocabulary: int) -> csr_array:
     return csr_array((np.array(values), np.array(columns), ends), shape=(len(texts), vocabulary + 1))
 
 
-def _in_place(responses: Responses, scores: Vector) -> Float[Tensor, "B K"]:
-    """Put one number for each response that exists into the rectangle; the others get 0."""
-    exists = responses.batch.exists.cpu()
+def _score(model: Linear, responses: Responses) -> Float[Tensor, "B K"]:
+    """Score every response that exists, in logits; the others get 0."""
+    texts = [row.responses[0] for one in one_by_one(responses) for row in one]
+    scores, exists = model.score(features(texts, len(model.weights) - 1)), responses.batch.exists.cpu()
     return torch.zeros(exists.shape).masked_scatter(exists, torch.from_numpy(scores).float())

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from sparring.core.registry import needs
-from sparring.core.seeds import rng
 from sparring.data.batch import Batch
 from sparring.feedback.discriminator import Discriminator
-from sparring.loops.learner import in_parts
+from sparring.loops.learner import in_parts, minibatches
 from sparring.loops.pretrain import Pretraining
 from sparring.loops.settings import OnlineSettings, RelaxedSettings
 from sparring.models.machine import Machine
@@ -71,12 +70,7 @@ class RelaxedLearner:
 
     def improve(self, batch: Batch, known: dict[str, Tensor], number: int) -> dict[str, float]:
         """Make the optimizer steps of one round."""
-        machine, settings = self.machine, self.settings
-        order = torch.from_numpy(rng(settings.seed, "minibatches", number).permutation(settings.batch))
-        figures = []
-        for chosen in order.tensor_split(min(settings.minibatches, settings.batch)):
-            mine = chosen[chosen % machine.world == machine.rank] // machine.world
-            figures.append(self._step(batch.take(mine)))
+        figures = [self._step(batch.take(mine)) for mine in minibatches(self.settings, self.machine, number)]
         mean = {n: sum(f[n] for f in figures) / len(figures) for n in figures[0]}
         return mean | {"lr": figures[-1]["lr"]}
 

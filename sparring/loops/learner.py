@@ -1,5 +1,6 @@
 """What the policy learns from one round of samples: credit over the whole round, then the optimizer's steps."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,9 +74,7 @@ class Learner:
         machine, settings = self.machine, self.settings
         figures: list[dict[str, float]] = []
         for epoch in range(settings.epochs):
-            order = torch.from_numpy(rng(settings.seed, "minibatches", number, epoch).permutation(settings.batch))
-            for chosen in order.tensor_split(min(settings.minibatches, settings.batch)):
-                mine = chosen[chosen % machine.world == machine.rank] // machine.world
+            for mine in minibatches(settings, machine, number, epoch):
                 figures.append(self._step(batch, known, mine))
         mean = {n: sum(f[n] for f in figures) / len(figures) for n in figures[0]}
         return mean | {"ratio_max": max(f["ratio_max"] for f in figures), "lr": figures[-1]["lr"]}
@@ -105,6 +104,13 @@ class Learner:
         row = self.updater.step()
         all_furthest, all_clipped, all_tokens = zip(*self.machine.gather([(furthest, clipped, tokens)]), strict=True)
         return row | {"ratio_max": max(all_furthest), "clip_fraction": sum(all_clipped) / sum(all_tokens)}
+
+
+def minibatches(settings: OnlineSettings, machine: Machine, *place: int) -> Iterator[Tensor]:
+    """Deal the prompts of a round to its updates, at random by its `place` in the run; yields this process's."""
+    order = torch.from_numpy(rng(settings.seed, "minibatches", *place).permutation(settings.batch))
+    for chosen in order.tensor_split(min(settings.minibatches, settings.batch)):
+        yield chosen[chosen % machine.world == machine.rank] // machine.world
 
 
 def in_parts(batch: Batch, limit: int) -> list[tuple[int, int]]:

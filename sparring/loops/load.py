@@ -127,7 +127,7 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
 
 
 def make_bag_of_words(job: Job, trunk: Trunk, data: Data, machine: Machine) -> BagOfWords:
-    """Make the judge that knows words only; it keeps no demonstration aside, for it is cross-fitted."""
+    """Make the judge that knows words only; it keeps no demonstration aside, for held-out ones mislead it."""
     assert job.words is not None and job.judge is not None
     known = Demonstrations(real=data.train, held_out=(), unwanted=data.unwanted)
     return BagOfWords(known, job.words, job.judge, machine, vocabulary=len(trunk.tokenizer), seed=job.seed)
