@@ -111,7 +111,7 @@ def compare(model: str, name: str, argv: list[str], data: dict[str, Path], place
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout[done.stdout.index("{") :])
 
-    said = ask("-m", "sparring.cli.main", "plan", *words, "--json")
+    said = ask("-m", "sparring", "plan", *words, "--json")
     train = ["train", *words, "--run"]
     was = ask(__file__, "--child", "resident", *train, f"{run}-1")
     held = ask(__file__, "--child", "tensors", *train, f"{run}-2")

@@ -72,6 +72,7 @@ def select(method: str, **settings: Any) -> Cell:
 
 PAIRED = [Cell(method=m) for m in ("dpo", "ipo", "rso", "simpo", "orpo", "cpl", "cpl_kl")]
 RANKED = [Cell(method=m) for m in ("listwise_dpo", "rrhf", "pro", "slic")]
+HELD = [Cell(method="slic_kl")]  # to the start over the whole vocabulary
 MARKED = [
     Cell(method="kto", learns="marks"),
     Cell(method="hir", learns="marks", tested="held_out_instructed"),
@@ -100,11 +101,11 @@ MORE = [
 ]
 FEW = [c for c in ONLINE + SELECTING if c.method in ("rloo", "ppo", "raft")]
 CELLS = {
-    "sentiment": BEST + PAIRED + RANKED + MARKED + JUDGES + RANKING_REWARD + ONLINE + SELECTING + MORE,
+    "sentiment": BEST + PAIRED + RANKED + HELD + MARKED + JUDGES + RANKING_REWARD + ONLINE + SELECTING + MORE,
     "dialogue": PAIRED + RANKED[-1:] + MARKED + JUDGES + FEW,
     "instructions": PAIRED[:1] + RANKED + RANKING_REWARD,
     "summarisation": PAIRED + RANKED[-1:] + MARKED + JUDGES + FEW,
-    "translation": BEST + PAIRED + RANKED + MARKED + JUDGES + RANKING_REWARD + FEW + SELECTING[:1],
+    "translation": BEST + PAIRED + RANKED + HELD + MARKED + JUDGES + RANKING_REWARD + FEW + SELECTING[:1],
 }
 
 

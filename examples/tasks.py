@@ -186,9 +186,9 @@ def against_own(place: Place, rows: list[Row]) -> list[Row]:
     ]
 
 
-def dialogue(place: Place, subset: str = "helpful", longest: int = 220) -> None:
+def dialogue(place: Place, subset: str = "helpful", longest: int = 300) -> None:
     """Short answers of an assistant, one of which people chose."""
-    for split, name, number in (("train", "pairs", 480), ("test", "held_out", 200)):
+    for split, name, number in (("train", "pairs", 480), ("test", "held_out", 300)):
         rows = [
             {n: r[n] for n in ("prompt", "chosen", "rejected")}
             for r in place.read("hh_rlhf", split)
@@ -199,9 +199,9 @@ def dialogue(place: Place, subset: str = "helpful", longest: int = 220) -> None:
         finish(place, name, rows)
 
 
-def instructions(place: Place, longest: int = 400) -> None:
+def instructions(place: Place, longest: int = 1000) -> None:
     """Answers of several models to an instruction, three of them by their chance to beat GPT-4, as GPT-4 sees it."""
-    for split, name, number in (("train", "rankings", 240), ("test", "held_out", 200)):
+    for split, name, number in (("train", "rankings", 400), ("test", "held_out", 200)):
         rows = []
         for r in place.read("alpaca_eval_ranked", split):
             short = {s: y for y, s in zip(r["completions"], r["scores"], strict=True) if y and len(y) <= longest}

@@ -50,7 +50,7 @@ def child(*command: str) -> tuple[float, str]:
 
 
 def test_help_is_instant_and_names_every_command():
-    seconds, out = child(sys.executable, "-m", "sparring.cli.main", "--help")
+    seconds, out = child(sys.executable, "-m", "sparring", "--help")
     assert seconds < 0.4
     assert all(re.search(rf"^  {name} ", out, re.MULTILINE) for name in main.COMMANDS)
 
@@ -238,7 +238,7 @@ def test_a_run_file_that_cannot_be_used_is_refused(content, said, capsys, tmp_pa
 def test_a_value_of_the_wrong_type_in_a_run_file_is_refused(tmp_path):
     # In a child process: here the type checker of the tests would object before the library does.
     path = config(tmp_path, method="dpo", model="m", data="d", run="r", settings={"beta": "high"})
-    command = [sys.executable, "-m", "sparring.cli.main", "train", "--config", path]
+    command = [sys.executable, "-m", "sparring", "train", "--config", path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (2, "error: dpo: beta is 'high'; give a number such as 0.1\n")
 
@@ -269,7 +269,7 @@ def test_every_end_has_its_exit_code_and_no_traceback(raised, code, said, capfd,
 def test_a_reader_that_has_seen_enough_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "sparring.cli.main", "--help"]
+    command = [sys.executable, "-m", "sparring", "--help"]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from sparring.cli import main
-from sparring.compare.cells import error_of, log_of, run_cell
+from sparring.compare.cells import error_of
 from sparring.compare.lines import BASE, SFT, lines_of
 from sparring.compare.plan import differences, load_plan, read_plan
-from sparring.compare.run import compare, load, prepare
+from sparring.compare.run import compare, prepare
 from sparring.core.errors import RunError, SettingError, UserError
 from sparring.data.read import read_rows
 from sparring.report.page import comparison_page
-from tests.small import weights, world
+from tests.small import Here, weights, world
 
 PLANS = sorted((Path(__file__).parent.parent / "examples/plans").glob("*.yaml"))
 BATCHES = {"batch": 4, "held_out": 0.0, "keep_best": "last"}
@@ -30,29 +30,6 @@ def raw(**more):
         "evaluate": {"max_tokens": 4, "prompts": 4},
         "methods": [{"method": "dpo", "settings": {"steps": 2, **BATCHES}}],
     } | more  # fmt: skip
-
-
-class Here:
-    """A cell that runs in this process instead of one of its own; its last words go where theirs would."""
-
-    def __init__(self, out, name, seed):
-        work = load(out)
-        self.code = 0
-        try:
-            run_cell(work, name, seed)
-        except UserError as error:
-            self.code = 2
-            log = log_of(work.lines[name].place(out, seed))
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(f"some words\nerror: {error}\n")
-
-    def poll(self):
-        return self.code
-
-    def terminate(self): ...
-
-    def wait(self):
-        return self.code
 
 
 def run(plan, out, said=None):

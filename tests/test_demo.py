@@ -1,59 +1,57 @@
-"""The whole demo at a hundredth of its size: from an empty cache to results, a page's inputs and a verdict."""
+"""The whole demo at a hundredth of its size: from an empty cache to results, a page and a verdict."""
 
 import json
+from dataclasses import replace
 
-import pytest
-
-from sparring.compare import demo
-from sparring.compare.demo import BASE, BEST, RLGAF, SFT, Plan, run_demo, run_seed, verdict
+from sparring.cli import main
+from sparring.compare import cells, embedded
+from sparring.compare.embedded import embedded_plan
+from sparring.compare.run import prepare
 from sparring.compare.world import Base
-from sparring.report.page import comparison_page
+from tests.small import Here
 
-SMALL = {"epochs": 1, "batch": 8, "eval_every": 10, "save_every": 10, "held_out": 0.1, "precision": "fp32"}
+SMALL = {"epochs": 1, "batch": 8, "eval_every": 10, "save_every": 10, "held_out": 0.1}
 SPAR = {
-    "rounds": 2, "batch": 4, "K": 2, "max_tokens": demo.TOKENS, "judge_warmup": 2, "save_every": 2,
-    "held_out": 0.0, "precision": "fp32",
-}  # fmt: skip
+    "rounds": 2,
+    "batch": 4,
+    "K": 2,
+    "max_tokens": embedded.TOKENS,
+    "judge_warmup": 2,
+    "save_every": 2,
+    "held_out": 0.0,
+}
 
 
-@pytest.fixture
-def plan(tmp_path, monkeypatch):
+def test_the_demo_goes_from_nothing_to_a_verdict_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "cache"))
     base = Base(width=16, layers=1, heads=2, reviews=40, epochs=0.5, batch=8)
-    return Plan(out=tmp_path / "demo", seeds=1, demonstrations=16, prompts=6, base=base, sft=SMALL, rlgaf=SPAR)
 
+    def small(out, **more):
+        made = embedded_plan(out, base=base, **more)
+        methods = (replace(made.methods[0], settings=SPAR),)
+        return replace(made, sft=SMALL, methods=methods)
 
-def test_the_demo_goes_from_nothing_to_a_verdict_and_goes_on_where_it_was(plan, monkeypatch):
-    # Seeds run in processes of their own with the real sizes; here they run one after another with these.
-    def one_after_another(commands):
-        assert [c[c.index("--only-seed") + 1] for c in commands] == ["0"]
-        run_seed(plan, 0, quiet=True)
-
-    monkeypatch.setattr(demo, "_in_parallel", one_after_another)
-    outcome = run_demo(plan, quiet=True)
-    found = json.loads((plan.out / "results.json").read_text())
-    assert [m["name"] for m in found["methods"]] == [BASE, SFT, BEST, RLGAF]
+    monkeypatch.setattr(embedded, "embedded_plan", small)
+    monkeypatch.setattr(cells, "launcher", lambda command, work: Here)  # instead of processes, which take seconds
+    command = ["demo", "--out", str(tmp_path / "demo"), "--demonstrations", "16", "--prompts", "6", "--seeds", "1"]
+    assert main.main(command) == 0
+    found = json.loads((tmp_path / "demo/results.json").read_text())
+    assert [m["name"] for m in found["methods"]] == ["base", "SFT", "SFT + best of 4", "RLGAF"]
     assert all(-1 <= m["gold"]["mean"] <= 1 for m in found["methods"])
-    assert found["verdict"].startswith("one seed cannot tell RLGAF from SFT")
-    assert [len(s["answers"]) for s in outcome.samples] == [4] * len(outcome.samples) and outcome.samples
-    page = comparison_page(outcome.results, outcome.curves, outcome.samples)
-    assert found["verdict"].split(";")[0].split(" (")[0] in page and "<svg" in page
+    assert found["verdict"].startswith("One seed cannot tell from SFT: RLGAF")
+    assert found["command"].startswith("sparring demo --out")
+    page = (tmp_path / "demo/report.html").read_text()
+    assert found["verdict"].split(" (")[0] in page and "<svg" in page
 
-    trained = [p for p in plan.out.rglob("model/*") if p.is_file()]
+    trained = [p for p in tmp_path.glob("demo/cells/*/*/model/*") if p.is_file()]
     before = [p.stat().st_mtime_ns for p in trained]
-    run_demo(plan, quiet=True)
+    assert main.main(command) == 0 and "4 of 4 cells are done already" in capsys.readouterr().err
     assert trained and [p.stat().st_mtime_ns for p in trained] == before
 
 
-def cells(*golds):
-    return [{"score gold": {"mean": g}} for g in golds]
-
-
-@pytest.mark.parametrize(
-    ("rlgaf", "word"),
-    [((0.80, 0.81, 0.79), "beats SFT"), ((0.2, 0.21, 0.19), "is worse than SFT"), ((0.5, 0.9, 0.1), "cannot be told")],
-)
-def test_the_verdict_says_what_the_interval_says(rlgaf, word):
-    # paired differences of about +0.3, -0.3 and 0.0 with spreads of 0.01, 0.01 and 0.4
-    sentence = verdict({SFT: cells(0.5, 0.51, 0.49), BEST: cells(0.5, 0.5, 0.5), RLGAF: cells(*rlgaf)})
-    assert word in sentence and sentence.endswith("3 seeds.")
+def test_with_rivals_every_other_method_that_takes_demonstrations_alone_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "cache"))
+    base = Base(width=16, layers=1, heads=2, reviews=40, epochs=0.5, batch=8)
+    sizes = {"demonstrations": 16, "prompts": 6, "seeds": 1, "base": base, "quiet": True}
+    work = prepare(embedded_plan(tmp_path / "out", rivals=True, **sizes), tmp_path / "out")
+    assert list(work.lines) == ["base", "SFT", "SFT + best of 4", "RLGAF", "SPIN"]

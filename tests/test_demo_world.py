@@ -9,7 +9,7 @@ import pytest
 
 from sparring.core.errors import DataError, SettingError
 from sparring.data.demo.gold import describe, gold, parse, topic_of
-from sparring.data.demo.grammar import CLAUSES, JUDGEMENTS, LEXICON, PLAIN, TOPICS, readable, tokens, words
+from sparring.data.demo.grammar import CLAUSES, JUDGEMENTS, LEXICON, PLAIN, TOPICS, words
 from sparring.data.demo.world import (
     EXPERT_LENGTHS,
     LENGTHS,
@@ -248,13 +248,6 @@ def test_a_wrong_name_or_too_large_a_number_is_refused_with_the_cure() -> None:
         sample_text(Random(0), topic="hotle", sentiment="mixed", length=2)
     with pytest.raises(SettingError, match="there are"):
         demonstrations(100000, seed=0)
-
-
-def test_a_text_becomes_readable() -> None:
-    assert readable("to be fair , the film was dull , but i liked it . also , we loved its plot .") == (
-        "To be fair, the film was dull, but I liked it. Also, we loved its plot."
-    )
-    assert tokens("a b , c .") == ["a", "b", ",", "c", "."]
 
 
 def test_the_world_needs_no_heavy_library() -> None:

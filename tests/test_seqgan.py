@@ -329,7 +329,7 @@ def test_a_run_goes_on_from_each_of_its_checkpoints_exactly(finished, tmp_path, 
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
     whole, run, more = play(tmp_path / "whole", rounds=40), tmp_path / "run", {"rounds": 40}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in (TINY | more).items()]
-    command = [sys.executable, "-m", "sparring.cli.main", "seqgan", f"--run={run}", *flags]
+    command = [sys.executable, "-m", "sparring", "seqgan", f"--run={run}", *flags]
     with subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     ) as child:

@@ -44,9 +44,14 @@ def run(args: argparse.Namespace) -> int:
         run_cell(load(out), name, int(seed))
         return 0
     work = _prepared(args, out)
-    _show_costs(work)
     if args.check:
+        _show_costs(work)
         return 0
+    return carry_out(work, ["compare", *args.words], quiet=args.quiet, workers=args.workers)
+
+
+def carry_out(work: "Comparison", words: list[str], *, quiet: bool, workers: int = 0) -> int:
+    """Run what is missing, each cell in a process of its own, and show what was found; 2 when cells failed."""
     from sparring.compare.cells import launcher
     from sparring.compare.results import collect, curves, samples
     from sparring.compare.run import compare
@@ -54,16 +59,17 @@ def run(args: argparse.Namespace) -> int:
     from sparring.report.page import comparison_page
 
     def command(out: Path, name: str, seed: int) -> list[str]:
-        return ["-m", "sparring.cli.main", "compare", "--out", str(out), "--only-cell", f"{seed}/{name}"]
+        return ["-m", "sparring", "compare", "--out", str(out), "--only-cell", f"{seed}/{name}"]
 
+    _show_costs(work)
     _end_on_request()
     found = compare(
-        work, launcher(command, work), workers=args.workers or _workers(), tell=_teller(work, quiet=args.quiet),
-        command=shlex.join(["sparring", "compare", *args.words]),
+        work, launcher(command, work), workers=workers or _workers(), tell=_teller(work, quiet=quiet),
+        command=shlex.join(["sparring", *words]),
     )  # fmt: skip
     shown = samples(work, collect(work))
-    write_text(out / "report.html", comparison_page(found, curves(work), shown))
-    _show(found, out)
+    write_text(work.out / "report.html", comparison_page(found, curves(work), shown))
+    _show(found, work.out)
     return 2 if found["failed"] else 0
 
 
@@ -81,7 +87,7 @@ def _prepared(args: argparse.Namespace, out: Path) -> "Comparison":
         return prepare(load_plan(args.plan), out)
     from sparring.compare.embedded import embedded_plan
 
-    return prepare(embedded_plan(out, quiet=args.quiet), out)
+    return prepare(embedded_plan(out, rivals=True, quiet=args.quiet), out)
 
 
 def _workers() -> int:

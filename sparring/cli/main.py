@@ -140,7 +140,3 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.filename}: {(error.strerror or str(error)).lower()}"
     return f"error: {error}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

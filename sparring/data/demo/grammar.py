@@ -179,13 +179,6 @@ def tokens(text: str) -> list[str]:
     return text.split()
 
 
-def readable(text: str) -> str:
-    """Write a text as people do: capitals at the start of sentences, no space before a punctuation mark."""
-    sentences = " ".join("I" if word == "i" else word for word in tokens(text)).split(". ")
-    capitals = ". ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
-    return capitals.replace(" ,", ",").replace(" .", ".")
-
-
 def _lexicon() -> dict[str, Word]:
     found: dict[str, Word] = {}
     # Words of fixed phrases are their own kind, unless a later line knows them better.
