@@ -48,10 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         return 0
     from sparring.compare.cells import launcher
-    from sparring.compare.results import collect, curves, samples
     from sparring.compare.run import compare
-    from sparring.models.checkpoint import write_text
-    from sparring.report.page import comparison_page
+    from sparring.report.write import write_comparison
 
     def command(out: Path, name: str, seed: int) -> list[str]:
         return ["-m", "sparring.cli.main", "compare", "--out", str(out), "--only-cell", f"{seed}/{name}"]
@@ -61,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
         work, launcher(command, work), workers=args.workers or _workers(), tell=_teller(work, quiet=args.quiet),
         command=shlex.join(["sparring", "compare", *args.words]),
     )  # fmt: skip
-    shown = samples(work, collect(work))
-    write_text(out / "report.html", comparison_page(found, curves(work), shown))
-    _show(found, out)
+    _show(found, out, write_comparison(work, found, out / "report.html"))
     return 2 if found["failed"] else 0
 
 
@@ -130,7 +126,7 @@ def _show_costs(work: "Comparison") -> None:
     Console(highlight=False).print(table)
 
 
-def _show(found: dict[str, Any], out: Path) -> None:
+def _show(found: dict[str, Any], out: Path, written: list[str]) -> None:
     """Print a line for each method, the verdict, and where the rest is."""
     from rich.console import Console
     from rich.table import Table
@@ -144,7 +140,7 @@ def _show(found: dict[str, Any], out: Path) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(found["verdict"], markup=False)
-    console.print(f"{out / 'report.html'}    {out / 'results.json'}    {out / 'results.csv'}", markup=False)
+    console.print("    ".join([*written, str(out / "results.json"), str(out / "results.csv")]), markup=False)
 
 
 def _cell(figure: Any) -> str:

@@ -47,17 +47,10 @@ def spread_section(
     samples: Sequence[Sample], names: Sequence[str], base: str, colours: Mapping[str, int]
 ) -> list[Html]:
     """Draw histograms of the score, the gain over the base, and the length of every method's responses."""
-    told = {name: _answers(samples, name) for name in names}
-    told = {name: answers for name, answers in told.items() if answers}
+    kinds = kinds_of(samples, names, base)
+    told = [name for name in names if any(values.get(name) for values in kinds.values())]
     if not told:
         return []
-    own = told.get(base, {})
-    kinds: dict[str, dict[str, list[float]]] = {
-        "score": {n: [s for _, s in a.values() if s is not None] for n, a in told.items()},
-        f"gain over {base}": {n: _gains(a, own) for n, a in told.items() if n != base},
-        "words": {n: [float(len(text.split())) for text, _ in a.values()] for n, a in told.items()},
-    }
-    kinds = {title: values for title, values in kinds.items() if any(values.values())}
     bins = {title: bins_of([x for some in values.values() for x in some]) for title, values in kinds.items()}
     rows = [el("div", {"class": "row head"}, [el("div"), *(el("div", None, title) for title in kinds)])]
     for name in told:
@@ -71,10 +64,27 @@ def spread_section(
     return [section("How it spreads over prompts", lead, [el("div", {"class": f"spread of{len(kinds)}"}, rows)])]
 
 
+def kinds_of(samples: Sequence[Sample], names: Sequence[str], base: str) -> dict[str, dict[str, list[float]]]:
+    """List what is spread: by the title of a column the values of each method; a column without any is left out."""
+    told = {name: answers for name in names if (answers := _answers(samples, name))}
+    own = told.get(base, {})
+    kinds = {
+        "score": {n: [s for _, s in a.values() if s is not None] for n, a in told.items()},
+        f"gain over {base}": {n: _gains(a, own) for n, a in told.items() if n != base},
+        "words": {n: [float(len(text.split())) for text, _ in a.values()] for n, a in told.items()},
+    }
+    return {title: values for title, values in kinds.items() if any(values.values())}
+
+
+def means_of(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, list[float]]:
+    """List the mean score on every prompt, for the methods that have all of them."""
+    table = {name: [m for s in samples if (m := _mean(s, name)) is not None] for name in names}
+    return {name: row for name, row in table.items() if len(row) == len(samples) > 1}
+
+
 def heat_section(samples: Sequence[Sample], names: Sequence[str]) -> list[Html]:
     """Draw the mean score of every method on every prompt; neighbours are averaged where there are many prompts."""
-    table = {name: [m for s in samples if (m := _mean(s, name)) is not None] for name in names}
-    table = {name: row for name, row in table.items() if len(row) == len(samples) > 1}
+    table = means_of(samples, names)
     if len(table) < 2:
         return []
     order = sorted(range(len(samples)), key=lambda i: fmean(row[i] for row in table.values()))
