@@ -28,7 +28,9 @@ class Browser:
     def __init__(self) -> None:
         self.home = tempfile.mkdtemp()
         (mine, theirs), (their_end, my_end) = os.pipe(), os.pipe()
-        command = " ".join(["exec", str(found()), f"--user-data-dir={self.home}", *FLAGS, f"3<&{their_end} 4>&{theirs}"])
+        command = " ".join(
+            ["exec", str(found()), f"--user-data-dir={self.home}", *FLAGS, f"3<&{their_end} 4>&{theirs}"]
+        )
         self.process = subprocess.Popen(
             ["sh", "-c", command], pass_fds=(their_end, theirs), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )

@@ -38,7 +38,13 @@ def _results(samples: list[dict[str, Any]]) -> dict[str, Any]:
         for rank, name in enumerate(NAMES)
     ]  # fmt: skip
     rows = [
-        {"seed": seed, "round": k, "kl": (k / 2) ** 2, "gold": 0.3 + k / 2 * (0.2 - 0.1 * math.log(k / 2)), "proxy": k / 3}
+        {
+            "seed": seed,
+            "round": k,
+            "kl": (k / 2) ** 2,
+            "gold": 0.3 + k / 2 * (0.2 - 0.1 * math.log(k / 2)),
+            "proxy": k / 3,
+        }
         for seed in range(3)
         for k in range(1, 11)
     ]
@@ -53,7 +59,14 @@ def _results(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "fits": [{"name": name, **fit} for name in NAMES[5:9]],
     }  # fmt: skip
     tested = [
-        {"name": name, "rival": "SFT", **_figure(gold[name] - gold["SFT"], 0.02), "adjusted": 1e-4, "seeds": 3, "prompts": 500}
+        {
+            "name": name,
+            "rival": "SFT",
+            **_figure(gold[name] - gold["SFT"], 0.02),
+            "adjusted": 1e-4,
+            "seeds": 3,
+            "prompts": 500,
+        }
         for name in NAMES[3:]
     ]
     return {

@@ -10,6 +10,8 @@ import torch
 from sparring.data.batch import Row, collate
 from sparring.data.responses import Responses
 from sparring.evaluation.overoptimisation import best_of_table, fit, sizes
+from sparring.evaluation.suite import evaluate
+from tests.small import world
 
 DISTANCES = [0.1 * i for i in range(60)]
 
@@ -96,3 +98,16 @@ def test_without_a_picker_the_first_judge_picks_and_one_response_makes_no_table(
     assert best_of_table(drawn([[1.0]]), None, {"gold": Lookup()}) == {}
     assert best_of_table(drawn([[1.0, 5.0]]), Lookup(), {}) == {}
     assert sizes(3) == [1, 2, 3] and sizes(20) == [1, 2, 4, 8, 16, 20]
+
+
+def test_an_evaluation_measures_a_second_distance_keeps_more_responses_and_tells_best_of_n():
+    model, data = str(world() / "model"), str(world() / "pairs.jsonl")
+    found = evaluate(
+        model, data=data, feedback=["length"], base=model, reference=model, judge="length", best_of=2, K=2,
+        max_tokens=3, prompts=3, shown=2,
+    )  # fmt: skip
+    assert "kl_reference" not in found  # picked responses are no samples of the policy
+    assert [row["n"] for row in found["tables"]["best_of"]] == [1, 2, 3, 4]
+    assert len(found["samples"]) == 2 * 2
+    plain = evaluate(model, data=data, reference=model, max_tokens=3, prompts=3)
+    assert plain["kl_reference"]["mean"] == pytest.approx(0, abs=1e-5) and "tables" not in plain

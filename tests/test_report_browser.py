@@ -35,7 +35,9 @@ def gains(name: str = BEST, base: str = BASE) -> list[float]:
 
 
 def listed(browser: Browser) -> list[int]:
-    return json.loads(browser.run("JSON.stringify([...document.querySelector('[data-list]').options].map(o => +o.value))"))
+    return json.loads(
+        browser.run("JSON.stringify([...document.querySelector('[data-list]').options].map(o => +o.value))")
+    )
 
 
 def choose(browser: Browser, control: str, value: str) -> None:
@@ -53,7 +55,8 @@ def test_the_page_is_quiet_draws_every_chart_and_never_scrolls_sideways(
     browser.said.clear()
     browser.open(page, width=width, dark=dark)
     assert browser.said == []
-    seen = json.loads(browser.run("""
+    seen = json.loads(
+        browser.run("""
         const drawn = [...document.querySelectorAll("svg")].filter((s) => s.checkVisibility());
         const bare = drawn.filter((s) => {
           const box = s.getBoundingClientRect();
@@ -66,7 +69,8 @@ def test_the_page_is_quiet_draws_every_chart_and_never_scrolls_sideways(
           small: Math.min(...drawn.flatMap((s) => [...s.querySelectorAll("text")]).map((t) => t.getBoundingClientRect().height)),
           ground: getComputedStyle(document.body).backgroundColor,
         })
-    """))
+    """)
+    )
     assert seen["wide"] <= width
     assert seen["bare"] == 0 and not seen["broken"]
     # The frontier; two charts for each of four methods and for best of n; six curves.
@@ -86,13 +90,15 @@ def test_samples_are_sorted_filtered_and_compared(page: Path, browser: Browser) 
 
     choose(browser, "filter", "PROMPT 17:")
     assert listed(browser) == [17]
-    shown = json.loads(browser.run("""JSON.stringify({
+    shown = json.loads(
+        browser.run("""JSON.stringify({
         title: document.querySelector("[data-shown] h3").textContent,
         names: [...document.querySelectorAll("[data-shown] .who > span:nth-child(2)")].map((s) => s.textContent),
         texts: [...document.querySelectorAll("[data-shown] .answer p")].map((p) => p.textContent),
         kept: [...document.querySelectorAll("[data-shown] .answer p")]
           .map((p) => [...p.querySelectorAll("span")].map((s) => s.textContent).join("").split(/\\s+/).filter(Boolean)),
-    })"""))
+    })""")
+    )
     order = ["SFT", *(name for name in pages.NAMES if name != "SFT")]
     answers = INPUTS[2][17]["answers"]
     assert shown["title"] == INPUTS[2][17]["prompt"] and shown["names"] == order
@@ -100,7 +106,9 @@ def test_samples_are_sorted_filtered_and_compared(page: Path, browser: Browser) 
     for name, kept in list(zip(order, shown["kept"], strict=True))[1:]:
         assert len(kept) == longest_common(answers[name]["text"].split(), answers["SFT"]["text"].split())
     choose(browser, "filter", "no such word at all")
-    assert listed(browser) == [] and browser.run("document.querySelector('[data-count]').textContent") == "nothing found"
+    assert (
+        listed(browser) == [] and browser.run("document.querySelector('[data-count]').textContent") == "nothing found"
+    )
 
 
 def test_the_keyboard_goes_through_the_prompts(page: Path, browser: Browser) -> None:

@@ -12,7 +12,7 @@ from sparring.report.charts import Frame
 from sparring.report.inputs import read_results, read_samples
 from sparring.report.plane import frontier_chart, nats, over_seeds, place_labels
 from sparring.report.spread import bins_of, groups, heat_section, kinds_of, spread_section
-from sparring.report.tables import costs_section, tests_section
+from sparring.report.tables import costs_section, differences_section
 
 
 def answers(**texts):
@@ -35,7 +35,9 @@ def test_no_name_covers_another_or_a_point():
         for b in boxes[i + 1 :]:
             assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
     assert all(46 <= box[0] and box[2] <= 748 for box in boxes[: len(labels)])
-    assert [label.text for label in place_labels([(700.0, 50.0, "at the right edge")], right=748)] == ["at the right edge"]
+    assert [label.text for label in place_labels([(700.0, 50.0, "at the right edge")], right=748)] == [
+        "at the right edge"
+    ]
 
 
 def test_the_axis_of_distance_is_a_square_root_with_numbers_apart():
@@ -48,7 +50,11 @@ def test_the_axis_of_distance_is_a_square_root_with_numbers_apart():
 
 
 def test_rounds_of_several_seeds_are_averaged_in_their_order():
-    rows = [{"round": 2, "kl": 4.0, "gold": 1.0}, {"round": 1, "kl": 1.0, "gold": 0.0}, {"round": 2, "kl": 2.0, "gold": 0.5}]
+    rows = [
+        {"round": 2, "kl": 4.0, "gold": 1.0},
+        {"round": 1, "kl": 1.0, "gold": 0.0},
+        {"round": 2, "kl": 2.0, "gold": 0.5},
+    ]
     assert over_seeds(rows) == [(1.0, 0.0), (3.0, 0.75)]
 
 
@@ -125,9 +131,9 @@ def test_costs_and_tests_have_tables_of_their_own():
         ]},
     }  # fmt: skip
     found = read_results(raw)
-    (costs,), (tests,) = costs_section(found), tests_section(found)
+    (costs,), (differences,) = costs_section(found), differences_section(found)
     for said in ("1 min 00 s", "1,200", ">reward<", "30 s"):
         assert said in costs
-    assert "gold" not in costs and "memory" not in costs
-    assert "&lt; 0.001" in tests and ">better<" in tests and ">not to be told apart<" in tests
+    assert ">0.500" not in costs and "memory, MB" not in costs
+    assert "&lt; 0.001" in differences and ">better<" in differences and ">not to be told apart<" in differences
     assert costs_section(read_results({"methods": [{"name": "a", "gold": 1}]})) == []

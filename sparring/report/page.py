@@ -21,7 +21,7 @@ from sparring.report.tables import (
     costs_section,
     figures_section,
     small_interval,
-    tests_section,
+    differences_section,
     yardstick_first,
 )
 
@@ -38,7 +38,7 @@ def comparison_page(
     names += [name for name in dict.fromkeys(a.method for s in shown for a in s.answers) if name not in names]
     colours = {name: place for place, name in enumerate(names)}
     y_label = _yardstick(found)
-    body = [_head(found), _dots(found, colours), *tests_section(found), figures_section(found)]
+    body = [_head(found), _dots(found, colours), *differences_section(found), figures_section(found)]
     body += frontier_section(found.frontier, colours, y_label=y_label)
     body += overoptimisation_section(found.frontier, colours, _moving(curves), y_label=y_label)
     if shown:

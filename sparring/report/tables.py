@@ -91,7 +91,7 @@ def figures_section(found: Results) -> Html:
     return section("All figures", "", parts)
 
 
-def tests_section(found: Results) -> list[Html]:
+def differences_section(found: Results) -> list[Html]:
     """Tabulate the tested differences; those of methods among themselves are one click away."""
     made = []
     for key, rows in found.tests.items():
