@@ -11,7 +11,7 @@ from typing import Any
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio",
     "--disable-extensions", "--disable-component-update", "--disable-background-networking", "--disable-sync",
     "--hide-scrollbars", "--remote-debugging-pipe", "about:blank",
 )  # fmt: skip

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 NAMES = ["base", "SFT", "SFT + best of 16", "DPO beta=0.1", "DPO beta=0.5", "PPO", "RLOO", "GRPO", "RLGAF", "SPIN"]
+SIZES = (1, 2, 4, 8, 16)
 WORDS = "the a film was good bad great very and it they story actor not hardly dull because although slow light".split()
 Inputs = tuple[dict[str, Any], dict[str, list[dict[str, Any]]], list[dict[str, Any]]]
 
@@ -50,31 +51,31 @@ def _results(samples: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     fit = {"form": "reinforcement learning", "equation": "d (a - b log d)", "start": 0.3, "a": 0.2, "b": 0.1,
            "explained": 1.0, "far": 5.0, "turn": math.e**2, "says": "turns at 7.39 nats",
-           "curve": [[(i / 8) ** 2, 0.3 + (i / 8) * (0.2 - 0.1 * math.log(i / 8)) if i else 0.3] for i in range(41)]}  # fmt: skip
+           "curve": [[(i / 8) ** 2, _turning(i / 8)] for i in range(41)]}  # fmt: skip
     frontier = {
         "start": "SFT", "picker": "{reward}",
         "points": [{k: m[k] for k in ("name", "kl", "gold")} for m in methods[1:]],
-        "best_of": [{"n": n, "kl": math.log(n) - (n - 1) / n, "gold": 0.3 + n / 100, "proxy": float(n)} for n in (1, 2, 4, 8, 16)],
+        "best_of": [
+            {"n": n, "kl": math.log(n) - (n - 1) / n, "gold": 0.3 + n / 100, "proxy": float(n)} for n in SIZES
+        ],
         "trails": [{"name": name, "begins_at": "SFT", "rows": rows} for name in NAMES[5:9]],
         "fits": [{"name": name, **fit} for name in NAMES[5:9]],
     }  # fmt: skip
     tested = [
-        {
-            "name": name,
-            "rival": "SFT",
-            **_figure(gold[name] - gold["SFT"], 0.02),
-            "adjusted": 1e-4,
-            "seeds": 3,
-            "prompts": 500,
-        }
+        {"name": name, "rival": "SFT", **_figure(gold[name] - gold["SFT"], 0.02), "adjusted": 1e-4}
         for name in NAMES[3:]
     ]
     return {
-        "title": "Which method helped?", "headline": "SPIN helped most.", "verdict": "Better than SFT beyond doubt: all.",
+        "title": "Which method helped?", "headline": "SPIN helped most.", "verdict": "All are better than SFT.",
         "methods": methods, "tests": {"with the baselines": tested}, "frontier": frontier, "base": "base",
-        "seeds": [0, 1, 2], "prompts": len(samples), "command": "sparring compare plan.yaml --out out", "machine": "none",
+        "seeds": [0, 1, 2], "prompts": len(samples), "command": "sparring compare plan.yaml --out out", "machine": "",
         "settings": {name: {"lr": 1e-4} for name in NAMES}, "plan": {"model": "m"}, "versions": {"sparring": "0"},
     }  # fmt: skip
+
+
+def _turning(d: float) -> float:
+    """A reward that rises until d is e, which is e^2 nats, and falls from there."""
+    return 0.3 + d * (0.2 - 0.1 * math.log(d)) if d else 0.3
 
 
 def _curves(draw: random.Random) -> dict[str, list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_the_axis_of_distance_is_a_square_root_with_numbers_apart():
         ticks = nats(frame)
         assert len(ticks) >= 3 and all(math.sqrt(float(text)) == pytest.approx(d) for d, text in ticks)
         places = [frame.across(d) for d, _ in ticks]
-        assert all(b - a >= 30 for a, b in zip(places, places[1:], strict=False))
+        assert all(b - a >= 30 for a, b in pairwise(places))
 
 
 def test_rounds_of_several_seeds_are_averaged_in_their_order():

@@ -19,9 +19,9 @@ from sparring.report.spread import heat_section, spread_section
 from sparring.report.tables import (
     column_of,
     costs_section,
+    differences_section,
     figures_section,
     small_interval,
-    differences_section,
     yardstick_first,
 )
 
