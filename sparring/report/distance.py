@@ -7,6 +7,7 @@ from sparring.report.html import Html, el
 from sparring.report.inputs import Frontier, Rows
 from sparring.report.parts import section
 from sparring.report.plane import frontier_chart, rounds_chart, trails_with
+from sparring.report.tables import table_of
 
 WIDE, NARROW = 760, 360
 PICKED = "best of n"
@@ -54,47 +55,37 @@ def overoptimisation_section(
 
 
 def _panel(name: str, rows: Rows, series: int, start: str, fits: Rows, is_moving: bool, y_label: str) -> Html:
-    own = [fit for fit in fits if fit["name"] == name or (name == PICKED and fit["name"].endswith("best of n"))]
-    x_label = f"KL from {start}, nats"
+    own = [fit for fit in fits if fit["name"] == name]
+    x_label, is_picked = f"KL from {start}, nats", name == PICKED
     charts = [rounds_chart(rows, "gold", own, series, x_label=x_label, y_label=y_label)]
-    words = []
-    if own:
-        words.append(f"{own[0]['says'][:1].upper()}{own[0]['says'][1:]}.")
-    else:
-        far = len({row["kl"] for row in rows})
-        words.append(f"No curve: {far} distances are too few, a run writes down its samples as often as save_every.")
+    words = [f"{own[0]['says'][:1].upper()}{own[0]['says'][1:]}."] if own else []
+    if not own:
+        far, cure = (
+            len({row["kl"] for row in rows}),
+            "best_of draws more" if is_picked else "save_every writes down more",
+        )
+        words.append(f"No curve: {far} {'distance is' if far == 1 else 'distances are'} too few; {cure}.")
     if any("proxy" in row for row in rows):
-        charts.append(rounds_chart(rows, "proxy", [], series, x_label=x_label, y_label="its own judge"))
-        if is_moving:
-            words.append("Its judge learns along, so its scores of two rounds are by two judges.")
+        judge = "the judge that picks" if is_picked else "its own judge"
+        charts.append(rounds_chart(rows, "proxy", [], series, x_label=x_label, y_label=judge))
+        words += ["Its judge learns along, so its scores of two rounds are by two judges."] if is_moving else []
     return el("figure", {"class": "panel"}, [el("h3", None, name), *charts, el("figcaption", None, " ".join(words))])
 
 
 def _fits(fits: Rows) -> Html:
     """Tabulate all fitted curves, the other form of each as well."""
-    heads = ["method", "R(d) - R(0), d = sqrt(KL)", "a", "b", "explained", "turns at, nats"]
-    rows = [
-        [f["name"], f["equation"], number(f["a"]), number(f["b"]), f"{f['explained']:.0%}",
-         "" if f.get("turn") is None else number(f["turn"]) + (" (beyond)" if f["turn"] > f["far"] ** 2 else "")]
-        for f in fits
-    ]  # fmt: skip
-    head = el(
-        "tr", None, [el("th", {"scope": "col", "class": "num" if i > 1 else "left"}, h) for i, h in enumerate(heads)]
-    )
-    body = [
-        el(
-            "tr",
-            None,
-            [el("th" if i == 0 else "td", {"class": "num" if i > 1 else "left"}, x) for i, x in enumerate(row)],
-        )
-        for row in rows
-    ]
-    table = el("table", None, [el("thead", None, head), el("tbody", None, body)])
+    rows = []
+    for f in fits:
+        turn = "" if f.get("turn") is None else number(f["turn"]) + (" (beyond)" if f["turn"] > f["far"] ** 2 else "")
+        numbers = [number(f["a"]), number(f["b"]), f"{f['explained']:.0%}", turn]
+        cells = [el("th", {"scope": "row"}, f["name"]), el("td", None, f["equation"])]
+        rows.append([*cells, *(el("td", {"class": "num"}, text) for text in numbers)])
+    table = table_of(["method", "R(d) - R(0), d = sqrt(KL)", "a", "b", "explained", "turns at, nats"], rows, words=2)
     source = (
-        "Forms of Gao et al. 2022, arXiv:2210.10760: the first for best of n, the second for reinforcement learning."
+        "Forms of Gao et al. 2022, arXiv:2210.10760: d (a - b d) for best of n, d (a - b log d) for reinforcement "
+        "learning. Here R(0) is fitted as well."
     )
-    inside = [el("div", {"class": "wide"}, table), el("p", {"class": "note"}, source)]
-    return el("details", None, [el("summary", None, "The fitted curves"), *inside])
+    return el("details", None, [el("summary", None, "The fitted curves"), table, el("p", {"class": "note"}, source)])
 
 
 def _short(judge: str) -> str:
