@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 NAMES = ["base", "SFT", "SFT + best of 16", "DPO beta=0.1", "DPO beta=0.5", "PPO", "RLOO", "GRPO", "RLGAF", "SPIN"]
-SIZES = (1, 2, 4, 8, 16)
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 WORDS = "the a film was good bad great very and it they story actor not hardly dull because although slow light".split()
 Inputs = tuple[dict[str, Any], dict[str, list[dict[str, Any]]], list[dict[str, Any]]]
 

@@ -97,7 +97,7 @@ def test_without_a_picker_the_first_judge_picks_and_one_response_makes_no_table(
     assert [row["score gold"] for row in rows] == [3.0, 5.0]
     assert best_of_table(drawn([[1.0]]), None, {"gold": Lookup()}) == {}
     assert best_of_table(drawn([[1.0, 5.0]]), Lookup(), {}) == {}
-    assert sizes(3) == [1, 2, 3] and sizes(20) == [1, 2, 4, 8, 16, 20]
+    assert sizes(3) == [1, 2, 3] and sizes(20) == [1, 2, 3, 4, 6, 8, 12, 16, 20]
 
 
 def test_an_evaluation_measures_a_second_distance_keeps_more_responses_and_tells_best_of_n():

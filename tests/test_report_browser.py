@@ -100,7 +100,7 @@ def test_samples_are_sorted_filtered_and_compared(page: Path, browser: Browser) 
           .map((p) => [...p.querySelectorAll("span")].map((s) => s.textContent).join("").split(/\\s+/).filter(Boolean)),
     })""")
     )
-    order = ["SFT", *(name for name in pages.NAMES if name != "SFT")]
+    order = ["SFT", BEST, *(name for name in pages.NAMES if name not in ("SFT", BEST))]
     answers = INPUTS[2][17]["answers"]
     assert shown["title"] == INPUTS[2][17]["prompt"] and shown["names"] == order
     assert shown["texts"] == [answers[name]["text"] for name in order]

@@ -138,5 +138,7 @@ def best_of_table(drawn: Responses, picker: Feedback | None, judges: Mapping[str
 
 
 def sizes(N: int) -> list[int]:
-    """Choose the n to show for N samples: all of a few, else the powers of two and N."""
-    return list(range(1, N + 1)) if N <= 8 else sorted({2**i for i in range(N.bit_length()) if 2**i <= N} | {N})
+    """Choose the n to show for N samples: all of a few, else powers of two, those halfway between them, and N."""
+    if N <= 8:
+        return list(range(1, N + 1))
+    return sorted({n for i in range(N.bit_length()) for n in (2**i, 3 * 2**i) if n <= N} | {N})

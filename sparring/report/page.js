@@ -57,18 +57,17 @@ const added = (text, other) => {
   return words.map((word, i) => [word, isNew[i]]);
 };
 
-// A text whose new words are marked, neighbours together.
+// A text whose new words are marked, neighbours together, without the space behind them.
 const marked = (text, other) => {
-  const paragraph = node("p", "", text ? "" : "(nothing)");
-  let run = null;
+  const runs = [];
   for (const [word, isNew] of added(text, other)) {
-    if (run === null || run.isNew !== isNew) {
-      run = { isNew, at: isNew ? node("mark") : node("span") };
-      paragraph.append(run.at);
-    }
-    run.at.append(word);
+    if (runs.at(-1)?.isNew === isNew) runs.at(-1).text += word;
+    else runs.push({ isNew, text: word });
   }
-  return paragraph;
+  const pieces = runs.map(({ isNew, text }) => isNew
+    ? [node("mark", "", text.trimEnd()), text.slice(text.trimEnd().length)]
+    : [node("span", "", text)]);
+  return node("p", "", ...(text ? pieces.flat() : ["(nothing)"]));
 };
 
 for (const section of document.querySelectorAll("[data-browser]")) {
@@ -113,7 +112,8 @@ for (const section of document.querySelectorAll("[data-browser]")) {
       button.disabled = next < 0 || next >= total;
     }
     if (place === null) return;
-    const order = [...names.keys()].sort((a, b) => (b === other()) - (a === other()));
+    const rank = (method) => (method === other() ? 0 : method === own() ? 1 : 2);
+    const order = [...names.keys()].sort((a, b) => rank(a) - rank(b));
     const answers = order.filter((method) => rows[place][1][method] !== null).map((method) => answer(place, method));
     shown.append(node("h3", "", rows[place][0]), node("div", "answers", ...answers));
   };

@@ -19,7 +19,7 @@ from sparring.report.tables import column_of, yardstick_first
 
 MISSING = 'no figures for papers: they need an extra, pip install "sparring[plot]"'
 COLOURS = (
-    "#0072b2", "#d55e00", "#008f68", "#a8508a", "#866a00", "#4d4d4d", "#c2185b", "#00838f", "#6a4fc4", "#8d4a2b",
+    "#0072b2", "#d55e00", "#008f68", "#a8508a", "#866a00", "#4d4d4d", "#b3001b", "#00838f", "#6a4fc4", "#8d4a2b",
 )  # fmt: skip
 MARKS = "os^DvPX"
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (12, 3)), (0, (4, 3)), (0, (9, 2, 2, 2, 2, 2)))

@@ -102,7 +102,7 @@ def heat_section(samples: Sequence[Sample], names: Sequence[str]) -> list[Html]:
     columns = "A column is a prompt" if each == 1 else f"A column is the mean of {each} prompts of like difficulty"
     lead = f"{columns}, from those on which all did badly to those on which all did well; the best method is above."
     keys = [el("span", {"class": f"key h{i}"}) for i in range(HEAT)]
-    scale = el("p", {"class": "scale"}, [number(low), " ", *keys, " ", number(high)])
+    scale = el("p", {"class": "scale"}, [el("span", None, number(low, 2)), *keys, el("span", None, number(high, 2))])
     return [section("Method by prompt", lead, [el("div", {"class": "heat-map"}, rows), scale])]
 
 
