@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ FLAGS = (
     "--disable-extensions", "--disable-component-update", "--disable-background-networking", "--disable-sync",
     "--hide-scrollbars", "--remote-debugging-pipe", "about:blank",
 )  # fmt: skip
+# It reads from the third file that it is started with and writes to the fourth.
+LAUNCH = """
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(reads, 3), os.dup2(writes, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def found() -> str | None:
@@ -28,12 +36,10 @@ class Browser:
     def __init__(self) -> None:
         self.home = tempfile.mkdtemp()
         (mine, theirs), (their_end, my_end) = os.pipe(), os.pipe()
-        command = " ".join(
-            ["exec", str(found()), f"--user-data-dir={self.home}", *FLAGS, f"3<&{their_end} 4>&{theirs}"]
-        )
-        self.process = subprocess.Popen(
-            ["sh", "-c", command], pass_fds=(their_end, theirs), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        ends = (their_end, theirs)
+        command = [sys.executable, "-c", LAUNCH, *map(str, ends), str(found()), f"--user-data-dir={self.home}", *FLAGS]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, pass_fds=ends, **quiet)
         os.close(theirs)
         os.close(their_end)
         self.heard, self.told = os.fdopen(mine, "rb"), os.fdopen(my_end, "wb")
