@@ -81,9 +81,10 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press and release a key, as a person would."""
-        codes = {"ArrowDown": 40, "ArrowUp": 38, "Tab": 9, "Enter": 13, " ": 32}
-        for kind in ("rawKeyDown", "keyUp"):
-            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+        code = {"ArrowDown": 40, "ArrowUp": 38, "Tab": 9, "Enter": 13}[key]
+        written = {"text": "\r"} if key == "Enter" else {}  # without a character a button does not take it for a click
+        for kind, more in (("keyDown", written), ("keyUp", {})):
+            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
 
     def shoot(self, file: Path) -> None:
         """Take a picture of the whole page."""

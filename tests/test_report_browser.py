@@ -131,10 +131,16 @@ def test_the_keyboard_goes_through_the_prompts(page: Path, browser: Browser) -> 
     assert names == 0
 
 
-@pytest.mark.bench
-def test_ten_methods_on_five_hundred_prompts_open_in_under_two_seconds(page: Path, browser: Browser) -> None:
+def test_ten_methods_on_five_hundred_prompts_are_small_and_open_in_under_two_seconds(
+    page: Path, browser: Browser
+) -> None:
+    assert page.stat().st_size < 5_000_000
+    # The page's own time on the processor, since the clock on the wall also tells how busy the machine is.
+    browser.ask("Performance.enable", timeDomain="threadTicks")
     browser.open(page)
-    assert browser.run("performance.getEntriesByType('navigation')[0].duration") < 2000
+    spent = {one["name"]: one["value"] for one in browser.ask("Performance.getMetrics")["metrics"]}
+    browser.ask("Performance.disable")
+    assert 0 < spent["TaskDuration"] < 2
 
 
 def longest_common(a: list[str], b: list[str]) -> int:
