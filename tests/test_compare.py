@@ -1,6 +1,7 @@
 """sparring compare: plans, cells, budgets and what is written down, on a model with random weights."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from sparring.cli import main
 from sparring.compare.cells import error_of
 from sparring.compare.lines import BASE, SFT, lines_of
 from sparring.compare.plan import differences, load_plan, read_plan
-from sparring.compare.run import compare, prepare
+from sparring.compare.results import collect, samples
+from sparring.compare.run import compare, load, prepare
 from sparring.core.errors import RunError, SettingError, UserError
 from sparring.data.read import read_rows
 from sparring.report.page import comparison_page
@@ -68,6 +70,7 @@ def test_methods_and_seeds_are_run_skipped_repaired_and_one_that_fails_stops_not
     table = (out / "results.csv").read_text().splitlines()
     assert len(table) == 1 + 14 and table[0].startswith("name,method,seed,length,kl,")
     assert "dpo" in comparison_page(found, {}, [])
+    _shows_all_responses_and_what_reward_costs(found, load(out))
     assert (out / "cells/dpo/seed-1/run.yaml").is_file() and (out / "cells/dpo/seed-1/eval.json").is_file()
     assert not (world() / "model/eval.json").exists()
 
@@ -82,6 +85,30 @@ def test_methods_and_seeds_are_run_skipped_repaired_and_one_that_fails_stops_not
     assert sorted(key for key in ran if key[0] != "bad") == [("SFT", 0), ("dpo", 0), ("dpo", 1)]
     assert (out / "cells/dpo/seed-1/model/model.safetensors").read_bytes() == made
     assert [m["length"] for m in repaired["methods"]] == [m["length"] for m in found["methods"]]
+
+
+def _shows_all_responses_and_what_reward_costs(found, work):
+    cells = collect(work)
+    shown = samples(work, cells)
+    assert len(shown) == 4  # as many prompts as were measured
+    for place, sample in enumerate(shown):
+        assert list(sample["answers"]) == [BASE, SFT, "SFT + best of 2", "dpo", "rloo"]
+        scores = [cells["dpo"][seed]["values"]["score length"][place] for seed in (0, 1)]
+        answer = sample["answers"]["dpo"]
+        assert answer["mean"] == pytest.approx(sum(scores) / 2) and answer["gold"] == scores[0]
+        assert answer["gold"] == len(answer["text"].split())
+    way = found["frontier"]
+    points = {p["name"]: p for p in way["points"]}
+    assert way["start"] == SFT and list(points) == [SFT, "SFT + best of 2", "dpo", "rloo"]
+    assert points[SFT]["kl"]["mean"] == 0 and points["SFT + best of 2"]["kl"]["mean"] == pytest.approx(
+        math.log(2) - 0.5
+    )
+    assert points["dpo"]["kl"]["mean"] != next(m["kl"]["mean"] for m in found["methods"] if m["name"] == "dpo")
+    assert [row["n"] for row in way["best_of"]] == [1, 2] and way["best_of"][0]["kl"] == 0
+    (rloo,) = way["trails"]
+    assert [(row["seed"], row["round"]) for row in rloo["rows"]] == [(0, 1), (1, 1)] and way["fits"] == []
+    # What it learnt from is the yardstick itself here, so both say the same of the logged samples.
+    assert all(row["proxy"] == row["gold"] and row["samples"] == 8 for row in rloo["rows"])
 
 
 def test_the_data_is_split_by_prompt_and_both_sides_are_read_as_before(tmp_path):

@@ -99,7 +99,7 @@ def test_the_comparison_is_one_closed_document_that_loads_nothing() -> None:
     found = outline(page)
     assert page.startswith("<!doctype html>")
     assert found.loads == []
-    assert found.tags.count("script") == 1
+    assert found.tags.count("script") == 2  # one runs, the other is the browser's data
     assert not re.search(r"https?://|@import|url\(", page)
 
 
@@ -130,10 +130,10 @@ def test_every_curve_comes_with_its_meaning_and_its_healthy_band() -> None:
         assert metric.healthy in text
 
 
-def test_samples_are_all_there_without_script_and_the_controls_are_not() -> None:
-    page = comparison_page(results(), {}, samples())
-    assert '<div class="controls" hidden>' in page
-    assert page.count('<article class="card">') == 3
+def test_a_few_samples_are_there_without_script_and_the_controls_are_not() -> None:
+    page = comparison_page(results(), {}, [*samples(), {"prompt": "a fourth", "answers": samples()[0]["answers"]}])
+    assert "<div data-app hidden>" in page
+    assert page.count('<article class="card">') == 3 and '["a fourth",' in page
 
 
 def test_a_comparison_with_one_bare_method_is_still_a_page() -> None:

@@ -53,10 +53,8 @@ def run(args: argparse.Namespace) -> int:
 def carry_out(work: "Comparison", words: list[str], *, quiet: bool, workers: int = 0) -> int:
     """Run what is missing, each cell in a process of its own, and show what was found; 2 when cells failed."""
     from sparring.compare.cells import launcher
-    from sparring.compare.results import collect, curves, samples
     from sparring.compare.run import compare
-    from sparring.models.checkpoint import write_text
-    from sparring.report.page import comparison_page
+    from sparring.report.write import write_comparison
 
     def command(out: Path, name: str, seed: int) -> list[str]:
         return ["-m", "sparring", "compare", "--out", str(out), "--only-cell", f"{seed}/{name}"]
@@ -67,9 +65,7 @@ def carry_out(work: "Comparison", words: list[str], *, quiet: bool, workers: int
         work, launcher(command, work), workers=workers or _workers(), tell=_teller(work, quiet=quiet),
         command=shlex.join(["sparring", *words]),
     )  # fmt: skip
-    shown = samples(work, collect(work))
-    write_text(work.out / "report.html", comparison_page(found, curves(work), shown))
-    _show(found, work.out)
+    _show(found, work.out, write_comparison(work, found, work.out / "report.html"))
     return 2 if found["failed"] else 0
 
 
@@ -136,7 +132,7 @@ def _show_costs(work: "Comparison") -> None:
     Console(highlight=False).print(table)
 
 
-def _show(found: dict[str, Any], out: Path) -> None:
+def _show(found: dict[str, Any], out: Path, written: list[str]) -> None:
     """Print a line for each method, the verdict, and where the rest is."""
     from rich.console import Console
     from rich.table import Table
@@ -150,7 +146,7 @@ def _show(found: dict[str, Any], out: Path) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(found["verdict"], markup=False)
-    console.print(f"{out / 'report.html'}    {out / 'results.json'}    {out / 'results.csv'}", markup=False)
+    console.print("    ".join([*written, str(out / "results.json"), str(out / "results.csv")]), markup=False)
 
 
 def _cell(figure: Any) -> str:

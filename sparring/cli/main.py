@@ -31,7 +31,7 @@ COMMANDS = {
     "chat": ("sparring.cli.chat", "talk to a model"),
     "data show": ("sparring.cli.data", "show what is in a data file, as training would see it"),
     "methods": ("sparring.cli.methods", "list the methods, or explain one: equation, knobs, needs"),
-    "report": ("sparring.cli.report", "write the page of a run: curves, figures and samples"),
+    "report": ("sparring.cli.report", "write the page of a run or a comparison: curves, figures and samples"),
     "doctor": ("sparring.cli.doctor", "say what this machine can do, and what would help"),
 }
 

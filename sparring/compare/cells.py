@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sparring.compare.budget import Cost
-from sparring.compare.lines import Line, data_of, fill
+from sparring.compare.lines import BASE, Line, baseline, data_of, fill
 from sparring.compare.plan import Plan
+from sparring.compare.trail import trail
 from sparring.evaluation.suite import evaluate
 from sparring.loops.train import train
 from sparring.models.checkpoint import write_text
 
 PAUSE = 0.05  # seconds between looks at the processes
 CELL = "cell.json"
+EVERY = 1_000_000_000  # prompts whose responses are kept: all, so that people can look at any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ def run_cell(work: Comparison, name: str, seed: int) -> None:
             _train(work, line, seed)
         trained = time.monotonic()
         found = _measure(work, line, seed)
+        if found and line.method is not None:
+            found["trail"] = trail(place, work.plan.feedback[0])
         spent = {"seconds": _seconds(place, trained - begun) if line.method else 0.0}
         spent |= {"measuring_seconds": time.monotonic() - trained, "memory": _memory()}
         write_text(place / CELL, json.dumps(found | spent, ensure_ascii=False) + "\n")
@@ -167,14 +171,18 @@ def _train(work: Comparison, line: Line, seed: int) -> None:
 
 
 def _measure(work: Comparison, line: Line, seed: int) -> dict[str, Any]:
-    """Score the cell's model on the held-out prompts, far from the model that the plan started with."""
+    """Score the cell's model on the held-out prompts; its distance is that from the model that the plan started with.
+
+    That from the methods' own start is measured as well, if they have one that is made here.
+    """
     if line.name in work.costs and work.costs[line.name].trains_judge:
         return {}  # it writes nothing that could be scored
     plan, how, source = work.plan, work.plan.evaluate, work.plan.eval_data
     assert source is not None
-    model = _model(work, line.name if line.method else line.start or line.name, seed)
+    model, start = _model(work, line.name if line.method else line.start or line.name, seed), baseline(plan)
     return evaluate(
         model, data=source.file, fields=source.fields, where=source.where, feedback=plan.feedback, base=plan.model,
+        reference=None if line.name in (BASE, start) else _model(work, start, seed), shown=EVERY,
         judge=None if line.judge is None else fill(line.judge, work.lines, work.out, seed), best_of=line.best_of,
         prompts=how.prompts, K=how.K, max_tokens=how.max_tokens, max_prompt=how.max_prompt,
         temperature=how.temperature, seed=seed,

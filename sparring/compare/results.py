@@ -11,13 +11,16 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from sparring.compare.cells import Comparison, Key, read_cell
+from sparring.compare.frontier import frontier
 from sparring.compare.lines import BASE, baseline, best_name
-from sparring.compare.verdict import Finding, judge, sentences
+from sparring.compare.verdict import Finding, headline, judge, sentences
 from sparring.evaluation.figures import SCORE
 from sparring.evaluation.intervals import over_seeds
+from sparring.loops.record import versions
 from sparring.loops.run import Run
 
 FIGURES = {"kl": "kl", "perplexity": "perplexity", "distinct_2": "distinct_2_words", "words": "words"}
@@ -44,15 +47,20 @@ def results(work: Comparison, found: Found, failed: Mapping[Key, str], command: 
     measured = {line: cells for line, cells in found.items() if any("values" in cell for cell in cells.values())}
     return {
         "title": plan.title,
+        "headline": headline(against, among, baseline(plan)),
         "verdict": " ".join([*sentences(against, among), *_failures(failed), _basis(work, against)]),
         "methods": [_row(work, line, found[line], names) for line in measured or found],
         "judges": [_row(work, line, found[line], {}) for line, cost in work.costs.items() if cost.trains_judge],
         "tests": {"with the baselines": list(map(asdict, against)), "among themselves": list(map(asdict, among))},
         "failed": [{"name": name, "seed": seed, "error": error} for (name, seed), error in failed.items()],
+        "frontier": frontier(work, found),
+        "base": next(iter(measured or found)),
+        "yardstick": plan.feedback[0],
         "seeds": list(plan.seeds),
         "prompts": max((t.prompts for t in against), default=None),
         "notes": _notes(found),
         "command": command,
+        "versions": versions(),
         "machine": f"{platform.platform()}, {os.cpu_count()} processors",
         "settings": {name: dict(cost.settings) for name, cost in work.costs.items()},
         "plan": plan.to_dict(),
@@ -88,14 +96,20 @@ def as_csv(work: Comparison, found: Found, failed: Mapping[Key, str]) -> str:
 
 
 def samples(work: Comparison, found: Found) -> list[dict[str, Any]]:
-    """Put the first seed's responses to the same prompts side by side, for the page."""
+    """Put the first seed's responses to the same prompts side by side, for the page.
+
+    `gold` is the score of the response that is shown, `mean` that of all to the prompt, over seeds.
+    """
     key, first = work.plan.feedback[0], work.plan.seeds[0]
     told = {name: cells[first]["samples"] for name, cells in found.items() if cells.get(first, {}).get("samples")}
     out: dict[str, dict[str, Any]] = {}
     for name, rows in told.items():
-        for row in rows:
-            answers = out.setdefault(row["prompt"], {})
-            answers.setdefault(name, {"text": row["response"].strip(), "gold": row["scores"].get(key)})
+        means = list(map(fmean, zip(*_by_prompt(found[name], SCORE + key), strict=False)))
+        firsts = {row["prompt"]: row for row in reversed(rows)}
+        for place, prompt in enumerate(dict.fromkeys(row["prompt"] for row in rows)):
+            row = firsts[prompt]
+            answer = {"text": row["response"].strip(), "gold": row["scores"].get(key)}
+            out.setdefault(prompt, {})[name] = answer | ({"mean": means[place]} if place < len(means) else {})
     return [{"prompt": prompt, "answers": answers} for prompt, answers in out.items()]
 
 
@@ -122,6 +136,11 @@ def _row(
     if missing := [seed for seed in work.plan.seeds if seed not in cells]:
         row["note"] = f"without seed {', '.join(map(str, missing))}"
     return row
+
+
+def _by_prompt(cells: Mapping[int, Mapping[str, Any]], key: str) -> list[list[float]]:
+    """List the scores of all prompts, for each seed that has them."""
+    return [cell["values"][key] for cell in cells.values() if key in cell.get("values", {})]
 
 
 def _names(feedback: Sequence[str]) -> dict[str, str]:

@@ -97,6 +97,20 @@ def judge(scores: Mapping[str, Scores], rivals: Sequence[str]) -> tuple[list[Fin
     return against, among
 
 
+def headline(against: Sequence[Finding], among: Sequence[Finding], start: str) -> str:
+    """Say in one sentence which method helped most; empty where nothing was compared with the start."""
+    mine = {t.name: t for t in against if t.rival == start and t.p is not None}
+    helped = {name: t for name, t in mine.items() if t.verdict == "better"}
+    if not helped:
+        return f"No method is better than {start} beyond doubt." if mine else ""
+    best = max(helped.values(), key=lambda t: t.mean)
+    pairs = [(t.name, t.rival) for t in among if t.verdict == "unclear" and best.name in (t.name, t.rival)]
+    equal = [name for pair in pairs for name in pair if name != best.name and name in helped]
+    if not equal:
+        return f"{best.name} helped most: {_span(best)} over {start}."
+    return f"{best.name} helped most, {_span(best)} over {start}, but cannot be told apart from {_listed(equal)}."
+
+
 def sentences(against: Sequence[Finding], among: Sequence[Finding]) -> list[str]:
     """Say it in plain words."""
     said = []
@@ -134,6 +148,10 @@ def _corrected(tests: Sequence[Finding]) -> list[Finding]:
     told = [t for t in tests if t.p is not None]
     adjusted = dict(zip(map(id, told), holm([t.p for t in told if t.p is not None]), strict=True))
     return [replace(t, adjusted=adjusted.get(id(t))) for t in tests]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _span(t: Finding) -> str:

@@ -3,6 +3,7 @@
 FIGURES: dict[str, str] = {
     "kl": "nats from the start model, summed over a response (k1: unbiased, of either sign)",
     "kl_k3": "the same by k3, which is never negative",
+    "kl_reference": "kl from the model that was named as reference",
     "perplexity": "of the responses under the start model, per token, end of text aside: low is fluent or dull",
     "data_perplexity": "of the data's own responses under this model, per token",
     "reward_accuracy": "share of neighbouring responses in the data that the model's reward puts in the right order",

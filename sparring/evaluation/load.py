@@ -45,6 +45,8 @@ class Plan:
     against: str | None
     overlap: bool
     base: str | None
+    reference: str | None
+    shown: int
     K: int
     how: Sampling
     seed: int
@@ -55,7 +57,7 @@ class Plan:
     tick: Tick
 
     def __post_init__(self) -> None:
-        for name in ("best_of", "K", "max_prompt", "max_response", "micro_tokens"):
+        for name in ("best_of", "shown", "K", "max_prompt", "max_response", "micro_tokens"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.best_of > 1 and self.judge is None:
@@ -70,8 +72,9 @@ class Plan:
         return {
             "feedback": [judge_name(f) for f in self.feedback],
             "judge": None if self.judge is None else judge_name(self.judge),
-            "best_of": self.best_of, "against": self.against, "overlap": self.overlap, "base": self.base, "K": self.K,
-            "max_tokens": self.how.max_tokens, "temperature": self.how.temperature, "seed": self.seed,
+            "best_of": self.best_of, "against": self.against, "overlap": self.overlap, "base": self.base,
+            "reference": self.reference, "K": self.K, "max_tokens": self.how.max_tokens,
+            "temperature": self.how.temperature, "seed": self.seed,
             "max_prompt": self.max_prompt, "max_response": self.max_response,
         }  # fmt: skip
 

@@ -43,10 +43,11 @@ from sparring.evaluation.load import (
     load_start,
     read_records,
 )
-from sparring.evaluation.measure import Tick, measure, select
+from sparring.evaluation.measure import Tick, distance, measure, select
 from sparring.evaluation.memory import memory_figures
 from sparring.evaluation.origin import Origin, ancestry, data_notes, seen_by
 from sparring.evaluation.overlap import overlap_figures
+from sparring.evaluation.overoptimisation import best_of_table
 from sparring.evaluation.trust import Tables
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
@@ -57,7 +58,7 @@ from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import Rollout, Sampling
 
-SHOWN = 8  # prompts whose responses are kept in eval.json, for people to look at
+SHOWN = 8  # prompts whose responses are kept in eval.json, for people to look at, unless more are asked for
 
 
 def evaluate(
@@ -66,6 +67,7 @@ def evaluate(
     data: str,
     feedback: Sequence[Judge] = (),
     base: str | None = None,
+    reference: str | None = None,
     judge: Judge | None = None,
     best_of: int = 1,
     against: str | None = None,
@@ -74,6 +76,7 @@ def evaluate(
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
     prompts: int = 0,
+    shown: int = SHOWN,
     K: int = 1,
     max_tokens: int = 64,
     temperature: float = 1.0,
@@ -88,19 +91,21 @@ def evaluate(
 
     Each of `feedback` is a figure of its own: a name, a weighted sum, a Python function, or a folder (a reward
     model, or a run that holds a judge). `base` is the model that distance and fluency are measured from; by
-    default the one that the run started from. With `best_of` n, n responses are drawn for each that is
-    measured, and `judge` picks. `against` names a rival (a model, a file with responses to the same prompts, or
-    "references": the data's own) and adds the win rate by each of `feedback`, among which may then be the run of
-    a pairwise ranker. `memory` is a file with responses that may have been learnt by heart; by default the data
-    of the run and of those it started from. With `overlap` the responses are compared with the data's own, by BLEU,
-    chrF, ROUGE-L and exact match. `prompts` takes so many different prompts of the data, the same for
-    every model and seed; 0 takes all. The figures go by name to mean, low, high and n; beside them are "notes",
-    "settings", "values" (one score for each prompt, for paired comparisons) and "samples"; "tables" say what
-    win rates are made of. A reward model is measured by how it ranks the data's own responses; "tables" say how
+    default the one that the run started from. `reference` is another whose distance is to be known. With `best_of`
+    n, n responses are drawn for each that is measured, and `judge` picks. `against` names a rival (a model, a file
+    with responses to the same prompts, or "references": the data's own) and adds the win rate by each of `feedback`,
+    among which may then be the run of a pairwise ranker. `memory` is a file with responses that may have been learnt
+    by heart; by default the data of the run and of those it started from. With `overlap` the responses are compared
+    with the data's own, by BLEU, chrF, ROUGE-L and exact match. `prompts` takes so many different prompts of the
+    data, the same for every model and seed; 0 takes all; the responses to `shown` of them are kept. The figures go
+    by name to mean, low, high and n; beside them are "notes", "settings", "values" (one score for each prompt, for
+    paired comparisons) and "samples"; "tables" say what win rates are made of, and what the best of n is worth where
+    several responses were drawn. A reward model is measured by how it ranks the data's own responses; "tables" say how
     far it can be trusted. Raises UserError for anything that cannot be used.
     """
     plan = Plan(
-        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap, base=base, K=K,
+        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap, base=base,
+        reference=reference, shown=shown, K=K,
         how=Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, max_prompt=max_prompt,
         max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
         tick=tick or (lambda what, done, total: None),
@@ -176,6 +181,7 @@ def _measure_policy(
     picker = None if plan.judge is None else load_judge(plan.judge, trunk, device=plan.device)
     start = load_start(runs, trunk, plan, notes)
     rollout = draw(policy, different(records), plan, notes)
+    tables = best_of_table(read_out(rollout.batch, trunk.tokenizer), picker, judges)
     if picker is not None:
         rollout = select(rollout, picker.score(read_out(rollout.batch, trunk.tokenizer)), plan.best_of)
         notes.append(_best_of_note(plan))
@@ -186,7 +192,11 @@ def _measure_policy(
     if plan.how.temperature == 0:
         notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
     found |= _measure_data(records, policy, start, plan, notes)
-    mine, tables = read_out(rollout.batch, trunk.tokenizer), {}
+    if plan.reference is not None and plan.how.temperature > 0 and picker is None:
+        reference = Network(trunk=load_trunk(plan.reference, device=plan.device))
+        away = distance(rollout, reference, temperature=plan.how.temperature, micro_tokens=plan.micro_tokens)
+        found["kl_reference"] = away["kl"]
+    mine = read_out(rollout.batch, trunk.tokenizer)
     if heart := [text for record in known for text in record.responses()]:
         found |= memory_figures(mine.texts, heart)
     if plan.overlap:
@@ -195,7 +205,7 @@ def _measure_policy(
         rival = find_rival(plan.against, records, trunk, plan, notes)
         wins, tables["against"] = compare(mine, rival, judges, rankers, plan.micro_tokens)
         found = wins | found
-    return found, _samples(rollout, trunk, judges), tables
+    return found, _samples(rollout, trunk, judges, plan.shown), tables
 
 
 def _measure_data(
@@ -233,9 +243,9 @@ def _best_of_note(plan: Plan) -> str:
     return said + (f"; {judge} picked, so its own score is no independent figure" if is_named_twice else "")
 
 
-def _samples(rollout: Rollout, trunk: Trunk, judges: Mapping[str, Feedback]) -> list[dict[str, Any]]:
-    """Keep a few responses with their scores."""
-    few = read_out(rollout.batch.rows(0, SHOWN), trunk.tokenizer)
+def _samples(rollout: Rollout, trunk: Trunk, judges: Mapping[str, Feedback], shown: int) -> list[dict[str, Any]]:
+    """Keep the responses to some prompts with their scores."""
+    few = read_out(rollout.batch.rows(0, shown), trunk.tokenizer)
     scores = {name: judge.score(few).tolist() for name, judge in judges.items()}
     return [
         {"prompt": prompt, "response": text, "scores": {name: found[b][k] for name, found in scores.items()}}

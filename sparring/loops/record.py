@@ -62,18 +62,19 @@ def read_record(run: Path) -> dict[str, Any]:
 
 def write_record(job: Request, machine: Machine, hashes: Mapping[str, str]) -> None:
     """Write run.yaml, which makes the folder a run."""
-    made = {
-        "hashes": dict(hashes),
-        "versions": {
-            "sparring": VERSION,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "transformers": importlib.metadata.version("transformers"),
-        },
-        "machine": _machine(machine),
-    }
+    made = {"hashes": dict(hashes), "versions": versions(), "machine": _machine(machine)}
     content = {**job.to_dict(), "command": job.command, **made}
     write_text(job.run / "run.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def versions() -> dict[str, str]:
+    """List what figures may depend on beside the settings."""
+    return {
+        "sparring": VERSION,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": importlib.metadata.version("transformers"),
+    }
 
 
 def hashes_of(job: Request, model: str | None = None) -> dict[str, str]:

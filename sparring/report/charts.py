@@ -1,7 +1,8 @@
 """Charts in SVG of our own: small line charts, and dots with their intervals.
 
-Colours are classes (`c0`, `c1`, ...) that the style sheet defines for light and dark; every series has its
-own dashes too, so that a chart also works in print and for eyes that see other colours.
+Colours are classes (`c0`, `c1`, ...) that the style sheet defines for light and dark; every series has dashes and a
+shape of its own too, so that a chart also works in print and for eyes that see other colours. A series is known by its
+number: ten colours and seven dashes and shapes tell seventy of them apart.
 """
 
 import math
@@ -12,12 +13,22 @@ from itertools import pairwise
 from sparring.report.figures import Figure, number, tick_labels, ticks
 from sparring.report.html import Html, el
 
-WIDTH, HEIGHT = 360, 208
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 22, 32
+COLOURS = 10
 MOST_POINTS = 120
 MOST_TIPS = 60
 NEAR = 0.4  # of the range of the values
-DASHES = ("none", "10 3", "3 3", "12 3 3 3", "20 4", "6 4")
+DASHES = ("none", "10 3", "3 3", "12 3 3 3", "20 4", "6 4", "14 3 3 3 3 3")
+# Outlines about the origin, as wide as a circle of radius 1 looks.
+SHAPES = (
+    "M1 0A1 1 0 1 1-1 0A1 1 0 1 1 1 0Z",
+    "M-.9-.9H.9V.9H-.9Z",
+    "M0-1.25L1.1.75H-1.1Z",
+    "M0-1.3L1.3 0L0 1.3L-1.3 0Z",
+    "M0 1.25L1.1-.75H-1.1Z",
+    "M-.4-1.1H.4V-.4H1.1V.4H.4V1.1H-.4V.4H-1.1V-.4H-.4Z",
+    "M-1.1-1.1L0-.45L1.1-1.1L.45 0L1.1 1.1L0 .45L-1.1 1.1L-.45 0Z",
+)
 
 Points = Sequence[tuple[float, float]]
 
@@ -40,21 +51,23 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Frame:
-    """The range of the two axes, and where they lie on the drawing."""
+class Frame:
+    """The range of the two axes, and how large the drawing is."""
 
     x: tuple[float, float]
     y: tuple[float, float]
+    width: int = 360
+    height: int = 208
 
     def across(self, value: float) -> float:
         """Turn an x into a place from the left."""
         share = (value - self.x[0]) / (self.x[1] - self.x[0])
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
+        return round(LEFT + share * (self.width - LEFT - RIGHT), 1)
 
     def down(self, value: float) -> float:
         """Turn a y into a place from the top."""
         share = (value - self.y[0]) / (self.y[1] - self.y[0])
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
+        return round(self.height - BOTTOM - share * (self.height - TOP - BOTTOM), 1)
 
 
 def line_chart(series: Sequence[Series], *, label: str, x_label: str, y_label: str, band: Band | None = None) -> Html:
@@ -67,10 +80,42 @@ def line_chart(series: Sequence[Series], *, label: str, x_label: str, y_label: s
     if not finite:
         return el("p", {"class": "quiet"}, "no finite value")
     frame = _frame(finite, band or Band())
-    parts = [_shade(frame, band or Band()), *_axes(frame, x_label, y_label)]
-    parts += [mark for s in kept for mark in _line(frame, s, x_label)]
-    size = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": label, "class": "chart"}
-    return el("svg", size, parts)
+    whole = [(tick, number(tick)) for tick in ticks(*frame.x) if tick == int(tick)]
+    parts = [_shade(frame, band or Band()), *axes(frame, whole, x_label, y_label)]
+    return drawing(frame, [*parts, *(mark for s in kept for mark in _line(frame, s, x_label))], label)
+
+
+def drawing(frame: Frame, parts: Sequence[Html], label: str, more: str = "") -> Html:
+    """Put the parts of a chart together; `label` is what a screen reader says, `more` are classes."""
+    size = {"viewBox": f"0 0 {frame.width} {frame.height}", "role": "img", "aria-label": label}
+    return el("svg", {**size, "class": f"chart {more}".strip()}, parts)
+
+
+def axes(frame: Frame, across: Sequence[tuple[float, str]], x_label: str, y_label: str) -> list[Html]:
+    """Draw the two axes: round numbers upwards, and what is given across."""
+    parts = []
+    heights, right, foot = ticks(*frame.y), frame.width - RIGHT, frame.height - BOTTOM
+    for tick, written in zip(heights, tick_labels(heights), strict=True):
+        y = frame.down(tick)
+        parts.append(el("line", {"x1": LEFT, "x2": right, "y1": y, "y2": y, "class": "grid"}))
+        parts.append(el("text", {"x": LEFT - 6, "y": y + 4, "class": "tick end"}, written))
+    for tick, written in across:
+        parts.append(el("text", {"x": frame.across(tick), "y": foot + 16, "class": "tick mid"}, written))
+    parts.append(el("line", {"x1": LEFT, "x2": right, "y1": foot, "y2": foot, "class": "axis"}))
+    parts.append(el("text", {"x": (LEFT + right) / 2, "y": frame.height - 3, "class": "axis-label mid"}, x_label))
+    parts.append(el("text", {"x": 2, "y": 11, "class": "axis-label"}, y_label))
+    return parts
+
+
+def marker(x: float, y: float, series: int, *, size: float, kind: str = "dot", tip: str = "") -> Html:
+    """Draw the shape of a series in its colour; `tip` is said when a pointer rests on it."""
+    place = {"transform": f"translate({x} {y}) scale({size})", "d": SHAPES[series % len(SHAPES)]}
+    return el("path", {**place, "class": f"{kind} {tint(series)}"}, el("title", None, tip) if tip else "")
+
+
+def tint(series: int) -> str:
+    """Name the class that gives a series its colour."""
+    return f"c{series % COLOURS}"
 
 
 def interval_row(figure: Figure, bounds: tuple[float, float], colour: int) -> Html:
@@ -83,14 +128,14 @@ def interval_row(figure: Figure, bounds: tuple[float, float], colour: int) -> Ht
     marks = [el("line", {"x1": place(t), "x2": place(t), "y1": 0, "y2": 28, "class": "grid"}) for t in ticks(*bounds)]
     if figure.low is not None and figure.high is not None:
         ends = {"x1": place(figure.low), "x2": place(figure.high), "y1": 14, "y2": 14}
-        marks.append(el("line", {**ends, "class": f"whisker c{colour}"}))
-    marks.append(el("circle", {"cx": place(figure.mean), "cy": 14, "r": 5.5, "class": f"dot c{colour}"}))
+        marks.append(el("line", {**ends, "class": f"whisker {tint(colour)}"}))
+    marks.append(el("circle", {"cx": place(figure.mean), "cy": 14, "r": 5.5, "class": f"dot {tint(colour)}"}))
     return el("svg", {"width": "100%", "height": 28, "class": "dots", "aria-hidden": "true"}, marks)
 
 
-def interval_axis(bounds: tuple[float, float]) -> Html:
-    """Write the numbers under rows of dots."""
-    places = ticks(*bounds)
+def interval_axis(bounds: tuple[float, float], about: int = 4) -> Html:
+    """Write the numbers under rows of dots, or bars."""
+    places = ticks(*bounds, about)
     texts = []
     for tick, written in zip(places, tick_labels(places), strict=True):
         share = (tick - bounds[0]) / (bounds[1] - bounds[0])
@@ -108,7 +153,7 @@ def bounds_of(figures: Sequence[Figure]) -> tuple[float, float]:
 
 def swatch(colour: int) -> Html:
     """Draw the short line that stands for a series in a legend."""
-    line = {"x1": 1, "x2": 25, "y1": 6, "y2": 6, "class": f"line c{colour}", "stroke-dasharray": dashes(colour)}
+    line = {"x1": 1, "x2": 25, "y1": 6, "y2": 6, "class": f"line {tint(colour)}", "stroke-dasharray": dashes(colour)}
     return el("svg", {"width": 26, "height": 12, "class": "swatch", "aria-hidden": "true"}, el("line", line))
 
 
@@ -135,7 +180,7 @@ def _has(row: Mapping[str, float], key: str) -> bool:
     return isinstance(row.get(key), (int, float)) and not isinstance(row[key], bool)
 
 
-def _frame(points: Points, band: Band) -> _Frame:
+def _frame(points: Points, band: Band) -> Frame:
     across, up = [x for x, _ in points], [y for _, y in points]
     low, high = min(up), max(up)
     reach = (high - low) or max(abs(high), 1e-6) * 0.5
@@ -145,48 +190,28 @@ def _frame(points: Points, band: Band) -> _Frame:
     low, high = min([low, *edges]), max([high, *edges])
     air = 0.08 * (high - low) or max(abs(high), 1e-6) * 0.1
     left, right = min(across), max(across)
-    return _Frame(x=(left, right if right > left else left + 1), y=(low - air, high + air))
+    return Frame(x=(left, right if right > left else left + 1), y=(low - air, high + air))
 
 
-def _shade(frame: _Frame, band: Band) -> Html:
+def _shade(frame: Frame, band: Band) -> Html:
     """Fill the healthy band, if at least one of its edges can be seen."""
     bottom, top = frame.y
     low = bottom if band.low is None else max(bottom, min(top, band.low))
     high = top if band.high is None else max(bottom, min(top, band.high))
     if (low, high) == (bottom, top) or low >= high:
         return Html("")
-    box = {"x": LEFT, "y": frame.down(high), "width": WIDTH - LEFT - RIGHT}
+    box = {"x": LEFT, "y": frame.down(high), "width": frame.width - LEFT - RIGHT}
     return el("rect", {**box, "height": round(frame.down(low) - frame.down(high), 1), "class": "band"})
 
 
-def _axes(frame: _Frame, x_label: str, y_label: str) -> list[Html]:
-    parts = []
-    heights = ticks(*frame.y)
-    for tick, written in zip(heights, tick_labels(heights), strict=True):
-        y = frame.down(tick)
-        parts.append(el("line", {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": y, "y2": y, "class": "grid"}))
-        parts.append(el("text", {"x": LEFT - 6, "y": y + 4, "class": "tick end"}, written))
-    whole = [tick for tick in ticks(*frame.x) if tick == int(tick)]
-    for tick in whole:
-        parts.append(
-            el("text", {"x": frame.across(tick), "y": HEIGHT - BOTTOM + 16, "class": "tick mid"}, number(tick))
-        )
-    foot = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": HEIGHT - BOTTOM, "y2": HEIGHT - BOTTOM, "class": "axis"}
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(el("line", foot))
-    parts.append(el("text", {"x": middle, "y": HEIGHT - 3, "class": "axis-label mid"}, x_label))
-    parts.append(el("text", {"x": 2, "y": 11, "class": "axis-label"}, y_label))
-    return parts
-
-
-def _line(frame: _Frame, series: Series, x_label: str) -> list[Html]:
+def _line(frame: Frame, series: Series, x_label: str) -> list[Html]:
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in series.points:
         if math.isfinite(y):
             runs[-1].append((frame.across(x), frame.down(y)))
         elif runs[-1]:
             runs.append([])
-    style = {"class": f"line c{series.colour}", "stroke-dasharray": dashes(series.colour)}
+    style = {"class": f"line {tint(series.colour)}", "stroke-dasharray": dashes(series.colour)}
     parts = [el("polyline", {**style, "points": " ".join(f"{x},{y}" for x, y in run)}) for run in runs if run]
     finite = [(x, y) for x, y in series.points if math.isfinite(y)]
     shown = finite if len(finite) <= MOST_TIPS else finite[-1:]
@@ -194,7 +219,7 @@ def _line(frame: _Frame, series: Series, x_label: str) -> list[Html]:
         is_last = (x, y) == finite[-1]
         spot = {"cx": frame.across(x), "cy": frame.down(y), "r": 3 if is_last else 6}
         tip = el("title", None, f"{series.name}, {x_label} {number(x)}: {number(y)}")
-        parts.append(el("circle", {**spot, "class": f"dot c{series.colour}" if is_last else "tip"}, tip))
+        parts.append(el("circle", {**spot, "class": f"dot {tint(series.colour)}" if is_last else "tip"}, tip))
     return parts
 
 

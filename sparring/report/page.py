@@ -1,39 +1,29 @@
 """One self-contained HTML page for a comparison of methods: it opens anywhere and fetches nothing.
 
-Order: the verdict, the reward of every method with its interval, the table, the curves, what the methods
-wrote side by side, and how to make it all again. The page of a single run is in run.py.
+Order: the verdict, the reward of every method with its interval, the tables, reward over distance, how it all spreads
+over prompts, what the methods wrote side by side, the curves of training, the cost, and how to make it all again. The
+page of a single run is in run.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from sparring.report.browser import browser_section
 from sparring.report.charts import bounds_of, interval_axis, interval_row
-from sparring.report.figures import NONE, Figure, duration, interval, number
+from sparring.report.distance import frontier_section, overoptimisation_section
+from sparring.report.figures import number
 from sparring.report.html import Html, el, page
-from sparring.report.inputs import MethodResult, Results, Rows, Sample, read_results, read_samples
-from sparring.report.parts import Card, Entry, curves_section, samples_section, section, settings_section, title_of
-
-COLOURS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """How a figure stands in the table: its heading, its decimals, its meaning."""
-
-    title: str
-    digits: int | None
-    meaning: str
-
-
-COLUMNS = {
-    "gold": Column(title="gold reward", digits=3, meaning="mean reward by the yardstick that no method was trained on"),
-    "kl": Column(title="KL", digits=1, meaning="distance from the model everything started from, nats per response"),
-    "distinct_2": Column(
-        title="distinct-2", digits=3, meaning="different pairs of neighbouring tokens as a share of all pairs"
-    ),
-    "length": Column(title="length", digits=1, meaning="mean length of a response, tokens"),
-}
+from sparring.report.inputs import Results, Rows, read_results, read_samples
+from sparring.report.parts import curves_section, section, settings_section
+from sparring.report.spread import heat_section, spread_section
+from sparring.report.tables import (
+    column_of,
+    costs_section,
+    differences_section,
+    figures_section,
+    small_interval,
+    yardstick_first,
+)
 
 
 def comparison_page(
@@ -43,17 +33,22 @@ def comparison_page(
 
     Raises DataError, naming the field, when an input is not as described.
     """
-    found = read_results(results)
+    found, shown = read_results(results), read_samples(samples)
     names = list(dict.fromkeys([*(m.name for m in found.methods), *curves]))
-    shown = read_samples(samples)
-    names += [a.method for sample in shown for a in sample.answers if a.method not in names]
-    colours = {name: place % COLOURS for place, name in enumerate(dict.fromkeys(names))}
-    body = [_head(found), _dots(found, colours), _table(found)]
+    names += [name for name in dict.fromkeys(a.method for s in shown for a in s.answers) if name not in names]
+    colours = {name: place for place, name in enumerate(names)}
+    y_label = _yardstick(found)
+    body = [_head(found), _dots(found, colours), *differences_section(found), figures_section(found)]
+    body += frontier_section(found.frontier, colours, y_label=y_label)
+    body += overoptimisation_section(found.frontier, colours, _moving(curves), y_label=y_label)
+    if shown:
+        body += spread_section(shown, names, found.base, colours)
+        body += heat_section(shown, names)
+        body.append(browser_section(shown, names, found.base, colours))
     if any(curves.values()):
         body.append(curves_section(curves, colours))
-    if shown:
-        body.append(_samples(shown, colours))
-    body.append(settings_section(found.settings, found.command, found.machine))
+    body += costs_section(found)
+    body.append(settings_section(found.settings, found.command, found.machine, found.made, found.notes))
     return page(found.title, body)
 
 
@@ -61,23 +56,23 @@ def _head(found: Results) -> Html:
     facts = [f"{len(found.methods)} methods"]
     facts += [f"seeds: {found.seeds}"] if found.seeds else []
     facts += [f"held-out prompts: {found.prompts}"] if found.prompts else []
+    said = [text for text in (found.headline, found.verdict) if text]
     inside = [el("h1", None, found.title)]
-    if found.verdict:
-        inside.append(el("p", {"class": "verdict"}, found.verdict))
+    inside += [el("p", {"class": "verdict" if place == 0 else "reasons"}, text) for place, text in enumerate(said)]
     return el("header", None, [*inside, el("p", {"class": "quiet"}, " \N{MIDDLE DOT} ".join(facts))])
 
 
 def _dots(found: Results, colours: Mapping[str, int]) -> Html:
-    """Plot the first figure of the table, which is what the comparison is about."""
-    key = next(iter(_keys(found)), "")
+    """Plot the figure that the comparison is about."""
+    key = next(iter(yardstick_first(found)), "")
     rated = [(m.name, m.figures[key]) for m in found.methods if key in m.figures]
     if not rated:
         return Html("")
-    column = _column(key)
+    column = column_of(key)
     bounds = bounds_of([figure for _, figure in rated])
     rows: list[Html] = []
     for name, figure in rated:
-        value = [number(figure.mean, column.digits), *_small(figure, column.digits)]
+        value = [number(figure.mean, column.digits), *small_interval(figure, column.digits)]
         row = [
             el("div", {"class": "name"}, name),
             el("div", {"class": "track"}, interval_row(figure, bounds, colours[name])),
@@ -91,58 +86,11 @@ def _dots(found: Results, colours: Mapping[str, int]) -> Html:
     return section(title, "Dots are means, lines their 95 % intervals.", [el("div", {"class": "dot-plot"}, rows)])
 
 
-def _table(found: Results) -> Html:
-    keys = _keys(found)
-    has_times = any(m.seconds is not None for m in found.methods)
-    heads = [el("th", {"scope": "col"}, "method")]
-    heads += [el("th", {"scope": "col", "class": "num"}, _column(key).title) for key in keys]
-    heads += [el("th", {"scope": "col", "class": "num"}, "time")] if has_times else []
-    rows = [el("tr", None, _row(m, keys, has_times=has_times)) for m in found.methods]
-    table = el("table", None, [el("thead", None, el("tr", None, heads)), el("tbody", None, rows)])
-    meanings = [
-        piece
-        for key in keys
-        if (column := _column(key)).meaning
-        for piece in (el("dt", None, column.title), el("dd", None, column.meaning))
-    ]
-    return section("All figures", "", [el("div", {"class": "wide"}, table), el("dl", {"class": "meanings"}, meanings)])
+def _yardstick(found: Results) -> str:
+    """Name the figure that the comparison is about."""
+    return next((column_of(key).title for key in yardstick_first(found)), "reward")
 
 
-def _row(result: MethodResult, keys: Sequence[str], *, has_times: bool) -> list[Html]:
-    note = [el("small", None, result.note)] if result.note else []
-    cells = [el("th", {"scope": "row"}, [result.name, *note])]
-    for key in keys:
-        figure, digits = result.figures.get(key), _column(key).digits
-        inside: list[str] = [NONE] if figure is None else [number(figure.mean, digits), *_small(figure, digits)]
-        cells.append(el("td", {"class": "num"}, inside))
-    if has_times:
-        cells.append(el("td", {"class": "num"}, NONE if result.seconds is None else duration(result.seconds)))
-    return cells
-
-
-def _samples(samples: Sequence[Sample], colours: Mapping[str, int]) -> Html:
-    cards = [
-        Card(
-            title=sample.prompt,
-            detail="",
-            entries=tuple(
-                Entry(who=a.method, colour=colours[a.method], text=a.text, score=a.score) for a in sample.answers
-            ),
-        )
-        for sample in samples
-    ]
-    return samples_section("Side by side", "The same held-out prompt, each method's response and its reward.", cards)
-
-
-def _keys(found: Results) -> list[str]:
-    known = dict.fromkeys(key for m in found.methods for key in m.figures)
-    return [key for key in COLUMNS if key in known] + [key for key in known if key not in COLUMNS]
-
-
-def _column(key: str) -> Column:
-    return COLUMNS.get(key, Column(title=title_of(key), digits=None, meaning=""))
-
-
-def _small(figure: Figure, digits: int | None) -> list[Html]:
-    written = interval(figure, digits)
-    return [Html(" "), el("small", None, written)] if written else []
+def _moving(curves: Mapping[str, Rows]) -> set[str]:
+    """Find the methods whose judge learns along, so that its scores of two rounds are by two judges."""
+    return {name for name, rows in curves.items() if any("judge_loss" in row for row in rows)}

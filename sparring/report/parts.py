@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparring.core.metrics import METRICS, Metric
-from sparring.report.charts import Band, Series, by_x, line_chart, swatch
+from sparring.report.charts import Band, Series, by_x, line_chart, swatch, tint
 from sparring.report.figures import number
 from sparring.report.html import Html, el
 from sparring.report.inputs import Rows
@@ -94,15 +94,26 @@ def samples_section(title: str, lead: str, cards: Sequence[Card]) -> Html:
     controls = el(
         "div", {"class": "controls", "hidden": ""}, [el("label", None, picker), el("label", None, finder), count]
     )
-    return section(title, lead, [controls, *map(_card, cards)], {"data-samples": ""})
+    return section(title, lead, [controls, *map(card, cards)], {"data-samples": ""})
 
 
-def settings_section(settings: Mapping[str, Any], command: str, machine: str) -> Html:
-    """Say how to make the page again."""
+def settings_section(
+    settings: Mapping[str, Any],
+    command: str,
+    machine: str,
+    made: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Html:
+    """Say how to make the page again: the command, and one click away all it was made from."""
     inside = [el("h3", None, "Command"), el("pre", None, command)] if command else []
-    if settings:
-        written = json.dumps(settings, indent=2, ensure_ascii=False, default=str)
-        inside += [el("details", None, [el("summary", None, "Settings"), el("pre", None, written)])]
+    if notes:
+        said = el("ul", {"class": "notes"}, [el("li", None, note) for note in notes])
+        inside.append(el("details", None, [el("summary", None, f"What the evaluations noted ({len(notes)})"), said]))
+    for title, content in {**(made or {}), "settings": settings}.items():
+        if content:
+            written = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+            summary = el("summary", None, title_of(title).capitalize())
+            inside.append(el("details", None, [summary, el("pre", {"tabindex": "0"}, written)]))
     if machine:
         inside.append(el("p", {"class": "quiet"}, f"Machine: {machine}"))
     return section("How this was made", "", inside, {"class": "made"})
@@ -137,14 +148,15 @@ def _legend(curves: Mapping[str, Rows], colours: Mapping[str, int]) -> Html:
     return el("ul", {"class": "legend"}, [*entries, band])
 
 
-def _card(card: Card) -> Html:
+def card(card: Card) -> Html:
+    """Write one card."""
     detail = [" ", el("span", None, card.detail)] if card.detail else []
     answers = el("div", {"class": "answers"}, [_entry(entry) for entry in card.entries])
     return el("article", {"class": "card"}, [el("h3", None, [card.title, *detail]), answers])
 
 
 def _entry(entry: Entry) -> Html:
-    who = [el("span", {"class": f"mark c{entry.colour}"}), el("span", None, entry.who)]
+    who = [el("span", {"class": f"mark {tint(entry.colour)}"}), el("span", None, entry.who)]
     if entry.score is not None:
         who.append(el("span", {"class": "score"}, number(entry.score, 2)))
     prompt = [el("span", {"class": "prompt"}, entry.prompt), " "] if entry.prompt else []

@@ -12,9 +12,10 @@ from typing import Any
 
 from sparring.core.errors import RunError
 from sparring.core.metrics import METRICS
-from sparring.report.figures import NONE, interval, number
+from sparring.report.browser import browser_section
+from sparring.report.figures import NONE, duration, interval, number
 from sparring.report.html import Html, el, page
-from sparring.report.inputs import Rows, is_number, read_figure
+from sparring.report.inputs import Rows, is_number, read_figure, read_samples
 from sparring.report.parts import (
     COUNTERS,
     Card,
@@ -25,6 +26,8 @@ from sparring.report.parts import (
     settings_section,
     title_of,
 )
+from sparring.report.plane import rounds_chart
+from sparring.report.spread import spread_section
 
 ROUNDS_SHOWN = 6
 SAMPLES_SHOWN = 6
@@ -45,11 +48,25 @@ def run_page(run: Path) -> str:
     if figures:
         body.append(_evaluation(figures))
     if rows:
+        body += _distance(rows)
         body += [_ends(rows), curves_section({method or name: rows}, {method or name: 0})]
+    if answers := read_samples(_answers(method or name, figures)):
+        own = {method or name: 0}
+        body += [*spread_section(answers, list(own), "", own), browser_section(answers, list(own), "", own)]
     if samples:
         body.append(_samples(samples))
-    body.append(settings_section(settings, _text(settings, "command"), _text(settings, "machine")))
+    body += _cost(rows)
+    made = {key: settings[key] for key in ("hashes", "versions") if key in settings}
+    body.append(settings_section(settings, _text(settings, "command"), _text(settings, "platform"), made))
     return page(f"{name}: {method}" if method else name, body)
+
+
+def run_inputs(run: Path) -> tuple[dict[str, Any], dict[str, Rows], list[dict[str, Any]]]:
+    """Read what figures for papers are drawn from, as a comparison of one: results, curves and samples."""
+    name = _text(_read_settings(run), "method") or run.resolve().name
+    found, rows = _read_json(run / "eval.json"), _read_rows(run / "metrics.jsonl")
+    figures = {key: value for key, value in found.items() if isinstance(value, Mapping) and "mean" in value}
+    return {"methods": [{"name": name, **figures}]}, {name: rows}, _answers(name, found)
 
 
 def _head(name: str, method: str, rows: Rows) -> Html:
@@ -79,6 +96,43 @@ def _evaluation(figures: Mapping[str, Any]) -> Html:
     ]
     table = el("table", {"class": "narrow"}, [el("thead", None, el("tr", None, heads)), el("tbody", None, rows)])
     return section("Evaluation", "", [el("div", {"class": "wide"}, table)])
+
+
+def _answers(name: str, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Put the first response to each prompt of an evaluation, scored by its first judge, as the browser takes them."""
+    firsts = {row["prompt"]: row for row in reversed(found.get("samples") or [])}
+    return [
+        {"prompt": prompt, "answers": {name: {
+            "text": row["response"].strip(), "gold": next(iter(row["scores"].values()), None)
+        }}}
+        for prompt, row in reversed(firsts.items())
+    ]  # fmt: skip
+
+
+def _distance(rows: Rows) -> list[Html]:
+    """Draw the score over the distance, where a run has both."""
+    both = [row for row in rows if is_number(row.get("kl")) and is_number(row.get("score"))]
+    if len(both) < 2:
+        return []
+    chart = rounds_chart(both, "score", [], 0, x_label="KL from the start, nats", y_label="score by its own judge")
+    said = (
+        "Its own judge alone cannot say whether a higher score is a better response: a comparison can, by a yardstick."
+    )
+    if any("judge_loss" in row for row in both):
+        said = (
+            "Its judge learns along, so scores of two rounds are by two judges; a comparison has one yardstick for all."
+        )
+    figure = el("figure", None, [chart, el("figcaption", None, said)])
+    lead = "To the right is further from the start: what each nat still earns."
+    return [section("Reward and distance", lead, [el("div", {"class": "charts"}, [figure])])]
+
+
+def _cost(rows: Rows) -> list[Html]:
+    """Say what the run has cost so far."""
+    last = rows[-1] if rows else {}
+    facts = [duration(float(last["seconds"]))] if is_number(last.get("seconds")) else []
+    facts += [f"{number(float(last['tokens']))} response tokens trained on"] if is_number(last.get("tokens")) else []
+    return [section("Cost", "", [el("p", None, " \N{MIDDLE DOT} ".join(facts))])] if facts else []
 
 
 def _ends(rows: Rows) -> Html:

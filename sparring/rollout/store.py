@@ -8,7 +8,7 @@ from torch import Tensor
 from sparring.data.responses import Responses
 from sparring.rollout.sample import Rollout
 
-PROMPTS = 8  # prompts of one round that are written down, with all their responses
+PROMPTS = 32  # prompts of one round that are written down, with all their responses: enough for a mean to be told
 
 
 def sample_rows(
