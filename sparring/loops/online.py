@@ -15,7 +15,7 @@ from sparring.core.seeds import derive
 from sparring.data.batch import Row
 from sparring.data.responses import Responses, read_out
 from sparring.feedback.adversary import one_by_one
-from sparring.feedback.combine import learners
+from sparring.feedback.combine import judged, learners
 from sparring.feedback.leaks import find_leaks
 from sparring.feedback.protocol import Feedback
 from sparring.loops.clock import Stopwatch
@@ -146,12 +146,15 @@ class _Loop:
         rollout = self._sample(rows, number - 1)
         responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
         with job.machine.computing():
-            scores = job.feedback.score(responses).float().to(job.machine.device)
+            scores, by_token = judged(job.feedback, responses)
+        scores = scores.float().to(job.machine.device)
+        if by_token is not None:
+            by_token = by_token.float().to(job.machine.device)
         if not bool(scores.isfinite().all()):
             worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
         learner = self.learner.at(self.price)
-        known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished))
+        known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished), by_token)
         found = [f for one in job.machine.join(facts(rollout, known, scores)) for f in one]
         row = describe(found, self.price)
         if number > job.warm_up_rounds:

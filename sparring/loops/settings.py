@@ -192,8 +192,9 @@ class JudgeSettings:
     """What a judge is told that learns along with the policy, whatever it is made of."""
 
     reward: str = knob(
-        "logit", "the score s as reward: s, sigmoid(s) - 1/2, or log sigmoid(s)", choices=("logit", "norm", "logsig")
-    )
+        "logit", "s as reward, sigmoid(s) - 1/2, log sigmoid(s), or what a verdict with ties earns",
+        choices=("logit", "norm", "logsig", "tie"),
+    )  # fmt: skip
     judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
     negatives_share: float = knob(
         0.5, "share of the fakes that are texts of the unwanted kind, if given", within=(0, 1)
@@ -221,15 +222,20 @@ class DiscriminatorSettings:
 
     judge_loss: str = knob(
         "bce",
-        "real and fake each for itself (bce, least squares), or real above fake of the same prompt (bt)",
-        choices=("bce", "bt", "ls"),
+        "real and fake each for itself (bce, least squares), or real above fake of the same prompt (bt; or a tie)",
+        choices=("bce", "bt", "ls", "tie"),
     )
+    judge_sees: str = knob(
+        "response", "a response, every beginning of it (pays each token), or it beside a demonstration (bt or tie)",
+        choices=("response", "beginnings", "pair"),
+    )  # fmt: skip
     judge_lr: float = knob(0.0, "learning rate of the judge; 0 takes half of what fits the model", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
     judge_batch: int = knob(16, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
     label_smoothing: float = knob(0.1, "how far the judge's targets stay from 0 and 1", within=(0, 0.49))
     replay: float = knob(0.5, "share of the fakes in an update that are of earlier rounds", within=(0, 1))
+    judge_average: float = knob(0.0, "share that the average of its weights, which scores, keeps", within=(0, 0.9999))
     judge_reads: str = knob(
         "mean",
         "what its head reads: the mean over the response's tokens, or the last one",
