@@ -44,7 +44,7 @@ class Learner:
         """The same where a nat of KL costs this much, in credit and loss alike."""
         return replace(self, method=replace(self.method, kl=price))
 
-    def known(self, rollout: Rollout, rewards: Tensor, by_token: Tensor | None) -> dict[str, Tensor]:
+    def known(self, rollout: Rollout, rewards: Tensor, by_token: Tensor | None = None) -> dict[str, Tensor]:
         """Everything that stays fixed while the policy is trained on this round; `rewards` are what it is paid.
 
         `by_token` [B, K, T] are the parts of it that tokens earned by themselves, if the judge says so.

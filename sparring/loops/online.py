@@ -18,6 +18,7 @@ from sparring.feedback.adversary import one_by_one
 from sparring.feedback.combine import judged, learners
 from sparring.feedback.leaks import find_leaks
 from sparring.feedback.protocol import Feedback
+from sparring.loops.before_after import say_again
 from sparring.loops.clock import Stopwatch
 from sparring.loops.figures import describe, facts
 from sparring.loops.gumbel import RelaxedLearner
@@ -93,6 +94,8 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     total = job.warm_up_rounds + job.settings.rounds
     last = run.last_row()
     clock = Stopwatch(spent=last.get("seconds", 0.0))
+    if done == 0:
+        loop.say_again(0)
     for number in range(done + 1, total + 1):
         if loop.memory.stopped:
             break
@@ -102,6 +105,7 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
             last |= clock.lap(last.pop("computed"))
             if is_marked:
                 last |= loop.evaluate(number)
+                loop.say_again(number)
             if job.machine.is_first:
                 run.log({run.clock: number} | last)
             job.machine.track(last, number)
@@ -215,6 +219,14 @@ class _Loop:
         if job.settings.keep_best == "eval_score" and (self.memory.best is None or value > self.memory.best):
             self.memory.best, self.memory.best_round = value, number
         return {"eval_score": value}
+
+    def say_again(self, number: int) -> None:
+        """Note what the policy says after a round to the prompts that it was asked at the start."""
+        job = self.job
+        if job.machine.is_first:
+            with job.machine.computing():
+                said = say_again(job.networks.policy, job.held_out or job.prompts, self.how, job.settings.seed)
+            self.run.log_before_after(number, said)
 
     def attend(self, number: int, row: dict[str, float], progress: Progress) -> None:
         """Let the watch look at a round, and act on what it says."""
