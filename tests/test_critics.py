@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparring.core.credit import token_by_token
-from sparring.core.errors import SettingError
+from sparring.core.errors import DataError, SettingError
 from sparring.data.batch import Row, collate
 from sparring.feedback.adversary import REWARDS
 from sparring.feedback.beside import ahead
@@ -238,8 +238,18 @@ def test_a_restored_judge_scores_with_the_same_average():
 def test_a_loss_that_does_not_fit_what_is_seen_is_refused(settings, words):
     with pytest.raises(SettingError, match=words):
         make_job("rlgaf", model="m", data="d", run="r", settings=settings)
-    with pytest.raises(SettingError, match="leave judge_sees at response"):
-        make_job("rlgaf_gumbel", model="m", data="d", run="r", settings=PAIR)
+
+
+@pytest.mark.parametrize("settings", [PAIR, {"judge_sees": "beginnings"}, {"judge_average": 0.5}])
+def test_who_differentiates_through_the_judge_takes_it_as_it_is(settings):
+    with pytest.raises(SettingError, match="leave judge_sees and judge_average"):
+        make_job("rlgaf_gumbel", model="m", data="d", run="r", settings=settings)
+
+
+def test_two_responses_must_fit_into_what_the_model_reads(tmp_path):
+    # 32 positions, prompts of up to 3 words and 14 new tokens: two of those are too long, one is not.
+    with pytest.raises(DataError, match=r"reads two responses in 3\d tokens"):
+        quick("rlgaf", tmp_path / "run", settings=PAIR | {"max_tokens": 14})
 
 
 @pytest.mark.parametrize("sees", SEES)

@@ -165,7 +165,7 @@ class Discriminator:
 
     def differentiable_score(self, batch: Batch, relaxed: Float[Tensor, "N V"]) -> Float[Tensor, "B K"]:
         """Score responses in relaxed tokens, which come in the order of the mask; a gradient reaches nothing else."""
-        with self.scoring(), self.network.standing_still():
+        with self.network.standing_still():
             return REWARDS[self.terms.reward](score(self.network, batch, relaxed))
 
     @property
