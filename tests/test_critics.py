@@ -1,4 +1,4 @@
-"""Judges that see every beginning of a response, or it beside a demonstration with ties; and average weights."""
+"""Judges that see every prefix of a response, or it beside a demonstration with ties; and average weights."""
 
 import copy
 import itertools
@@ -17,16 +17,16 @@ from sparring.feedback.judge_loss import judge_loss, loss_so_far
 from sparring.feedback.rule import load_rule
 from sparring.loops.job import make_job
 from sparring.methods import get
-from sparring.models.signals import score, score_beginnings
+from sparring.models.signals import score, score_prefixes
 from tests.small import quick, rows, same, weights
 from tests.test_discriminator import BAD, GOOD, PROMPTS, judge, responses, softplus
 from tests.test_resume import unfinished
 
-SEES = {"beginnings": {"judge_loss": "bce"}, "pair": {"judge_loss": "tie"}}
+SEES = {"prefix": {"judge_loss": "bce"}, "pair": {"judge_loss": "tie"}}
 PAIR = {"judge_sees": "pair", "judge_loss": "tie"}
 
 
-def told(sees="beginnings", **more):
+def told(sees="prefix", **more):
     """A judge of this kind after a few lessons, so that it has something to say."""
     d = judge(judge_sees=sees, **SEES[sees] | more)
     d.learn(responses(seed=1), updates=4)
@@ -74,12 +74,12 @@ def test_what_a_verdict_earns_the_policy():
 
 
 @pytest.mark.parametrize("reads", ["mean", "last"])
-def test_a_beginning_scores_as_the_text_that_ends_there(reads):
-    d = judge(judge_sees="beginnings")
+def test_a_prefix_scores_as_the_text_that_ends_there(reads):
+    d = judge(judge_sees="prefix")
     network = type(d.network)(trunk=d.network.trunk, head=d.network.head, reads=reads)
     torch.nn.init.normal_(network.head.weight, generator=torch.Generator().manual_seed(0))
     rows = [Row(prompt=(3, 4), responses=((5, 6, 7, 8), (9, 10))), Row(prompt=(5,), responses=((11, 12, 13),))]
-    found = score_beginnings(network, collate(rows))
+    found = score_prefixes(network, collate(rows))
     for b, row in enumerate(rows):
         for k, y in enumerate(row.responses):
             cut = [score(network, collate([Row(prompt=row.prompt, responses=(y[:t],))])) for t in range(1, len(y) + 1)]
@@ -87,7 +87,7 @@ def test_a_beginning_scores_as_the_text_that_ends_there(reads):
             assert not found[b, k, len(y) :].any()
 
 
-def test_the_loss_of_beginnings_gives_every_text_its_mean():
+def test_the_loss_of_prefixes_gives_every_text_its_mean():
     real, fake = torch.tensor([[0.5, -1.0, 9.0]]), torch.tensor([[2.0, 9.0, 9.0]])
     masks = torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]])
     want = ((softplus(-0.5) + softplus(1.0)) / 2 + softplus(2.0)) / 2
@@ -102,7 +102,7 @@ def test_tokens_earn_what_they_change_and_together_the_score(form):
     scores, earned = d.score_tokens(asked)
     assert torch.allclose(scores, d.score(asked), atol=1e-6)
     with torch.no_grad():
-        s = score_beginnings(d.network, asked.batch)
+        s = score_prefixes(d.network, asked.batch)
     for b, k in itertools.product(range(len(asked)), range(2)):
         n = int(asked.batch.mask[b, k].sum())
         worth = [float(REWARDS[form](x)) for x in [torch.zeros(()), *s[b, k, :n]]]
@@ -180,7 +180,7 @@ def test_all_responses_to_a_prompt_stand_beside_the_same_demonstration_of_it():
         seen.setdefault(row.prompt, []).append(row)
     s = d.logits(asked)
     assert torch.equal(s, d.logits(asked))
-    for b, prompt in enumerate(PROMPTS):
+    for b, prompt in [(0, PROMPTS[0]), (5, PROMPTS[5])]:  # of one the judge learns, the other is kept from it
         ys = [tuple(asked.batch.response_ids[b, k][asked.batch.mask[b, k]].tolist()) for k in range(3)]
         rows = [Row(prompt=prompt, responses=(y,)) for y in ys]
         options = [ahead(d.network, [(row, demo) for row in rows]).tolist() for demo in seen[prompt]]
@@ -232,7 +232,7 @@ def test_a_restored_judge_scores_with_the_same_average():
     ("settings", "words"),
     [
         ({"judge_sees": "pair"}, "set tie or bt"),
-        ({"judge_sees": "beginnings", "judge_loss": "bt"}, "set bce or ls"),
+        ({"judge_sees": "prefix", "judge_loss": "bt"}, "set bce or ls"),
     ],
 )
 def test_a_loss_that_does_not_fit_what_is_seen_is_refused(settings, words):
@@ -240,7 +240,7 @@ def test_a_loss_that_does_not_fit_what_is_seen_is_refused(settings, words):
         make_job("rlgaf", model="m", data="d", run="r", settings=settings)
 
 
-@pytest.mark.parametrize("settings", [PAIR, {"judge_sees": "beginnings"}, {"judge_average": 0.5}])
+@pytest.mark.parametrize("settings", [PAIR, {"judge_sees": "prefix"}, {"judge_average": 0.5}])
 def test_who_differentiates_through_the_judge_takes_it_as_it_is(settings):
     with pytest.raises(SettingError, match="leave judge_sees and judge_average"):
         make_job("rlgaf_gumbel", model="m", data="d", run="r", settings=settings)
@@ -259,6 +259,6 @@ def test_a_run_with_such_a_judge_goes_on_exactly(tmp_path, sees):
     again = quick("rlgaf", unfinished(whole, tmp_path / "cut", 4), settings=settings, resume=True)
     assert same(weights(whole), weights(again)) and rows(whole) == rows(again)
     # A judge of pairs cannot score a response by itself, so none is left behind.
-    assert (again / "judge").exists() == (sees == "beginnings")
-    if sees == "beginnings":
+    assert (again / "judge").exists() == (sees == "prefix")
+    if sees == "prefix":
         assert same(weights(whole, "judge"), weights(again, "judge"))

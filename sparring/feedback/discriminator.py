@@ -2,8 +2,8 @@
 
 What it sees is one of three things, and its loss one of four (judge_loss.py):
 
-    response    a response: s(x, y) is the log-odds, as it believes, that y is a demonstration
-    beginnings  every beginning of a response. At best s(x, y_<=t) = log p_data(y_<=t) / pi(y_<=t), and a token is
+    one         a response: s(x, y) is the log-odds, as it believes, that y is a demonstration
+    prefix      every prefix of a response. At best s(x, y_<=t) = log p_data(y_<=t) / pi(y_<=t), and a token is
                 paid what it changed: s(x, y_<=t) - s(x, y_<t). These add up to s(x, y), as AIRL's rewards do.
     pair        a response beside a demonstration of its prompt: s(x, y) = [ g(x, demo, y) - g(x, y, demo) ] / 2, g the
                 belief that the second one is the demonstration. Exchange the two, and s changes its sign.
@@ -41,7 +41,7 @@ from sparring.feedback.judge_loss import judge_loss, loss_so_far
 from sparring.feedback.reward_model import score_in_parts, score_texts
 from sparring.models.average import Average
 from sparring.models.heads import at_end
-from sparring.models.signals import Network, score, score_beginnings
+from sparring.models.signals import Network, score, score_prefixes
 from sparring.models.update import Updater
 
 BUFFER = 512  # earlier responses that are remembered
@@ -59,7 +59,7 @@ class Settings(Protocol):
 
     @property
     def judge_sees(self) -> str:
-        """Response, beginnings or pair."""
+        """One, prefix or pair."""
         ...
 
     @property
@@ -124,19 +124,19 @@ class Discriminator:
         return REWARDS[self.terms.reward](self.logits(responses))
 
     def score_tokens(self, responses: Responses) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K T"] | None]:
-        """Score each response, and give each token what it changed, where beginnings are judged."""
-        if self.settings.judge_sees != "beginnings":
+        """Score each response, and give each token what it changed, where prefixes are judged."""
+        if self.settings.judge_sees != "prefix":
             return self.score(responses), None
         form, mask = REWARDS[self.terms.reward], responses.batch.mask
-        s = self._beginnings(responses)
+        s = self._prefixes(responses)
         worth, start = form(s), form(torch.zeros_like(s[..., :1]))
         earned = (worth - torch.cat([start, worth[..., :-1]], -1)).where(mask, 0.0)
         return start[..., 0] + earned.sum(-1), earned
 
     def logits(self, responses: Responses) -> Float[Tensor, "B K"]:
         """The judge's own number: the log-odds, as it believes, that the response is a demonstration."""
-        if self.settings.judge_sees == "beginnings":
-            return at_end(self._beginnings(responses), responses.batch.mask)
+        if self.settings.judge_sees == "prefix":
+            return at_end(self._prefixes(responses), responses.batch.mask)
         with self.scoring():
             if self.settings.judge_sees == "pair":
                 return self._beside_demonstrations(responses)
@@ -146,9 +146,9 @@ class Discriminator:
         """Let the weights that score stand in their place: those that learn, or their average."""
         return nullcontext() if self.average is None else self.average.in_place()
 
-    def _beginnings(self, responses: Responses) -> Float[Tensor, "B K T"]:
+    def _prefixes(self, responses: Responses) -> Float[Tensor, "B K T"]:
         with self.scoring():
-            return score_in_parts(self.network, responses.batch, self.micro_tokens, score_beginnings)
+            return score_in_parts(self.network, responses.batch, self.micro_tokens, score_prefixes)
 
     @torch.no_grad()
     def _beside_demonstrations(self, responses: Responses) -> Float[Tensor, "B K"]:
@@ -211,12 +211,12 @@ class Discriminator:
     def _lesson(self, pairs: Sequence[tuple[Row, Row]]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Loss]:
         """Score pairs of a demonstration and a fake, and say what is to become smaller."""
         form, smoothing = self.settings.judge_loss, self.settings.label_smoothing
-        if self.settings.judge_sees != "beginnings":
+        if self.settings.judge_sees != "prefix":
             real, fake = self._logits(pairs)
             return real, fake, judge_loss(real, fake, form, smoothing)
         rows = [real for real, _ in pairs] + [fake for _, fake in pairs]
         with self.updater.machine.computing():
-            found = score_texts(self.network, rows, score_beginnings)
+            found = score_texts(self.network, rows, score_prefixes)
         ends = torch.tensor([len(row.responses[0]) for row in rows], device=found.device)
         real, fake = found.chunk(2)
         of_real, of_fake = (torch.arange(found.shape[1], device=found.device) < ends[:, None]).chunk(2)

@@ -43,7 +43,7 @@ def loss_so_far(
     form: str,
     smoothing: float,
 ) -> Loss:
-    """Give the same for logits of every beginning of the texts, of which each text takes the mean; bce or ls."""
+    """Give the same for logits of every prefix of the texts, of which each text takes the mean; bce or ls."""
     lost = (_alone(real, form, smoothing), _alone(-fake, form, smoothing))
     of_real, of_fake = (masked_mean(x, mask) for x, mask in zip(lost, masks, strict=True))
     return per_prompt((of_real + of_fake) / 2)

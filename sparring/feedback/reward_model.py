@@ -61,7 +61,7 @@ def score_texts(
 ) -> Float[Tensor, "..."]:
     """Score rows of one response each, with a gradient. Rows of one prompt share it, and equal rows are read once.
 
-    `by` is what scores a batch: whole responses, or every beginning of them.
+    `by` is what scores a batch: whole responses, or every prefix of them.
     """
     prompts: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     for row in rows:

@@ -62,7 +62,7 @@ class RelaxedLearner:
 
     def known(self, rollout: Rollout, rewards: Tensor, by_token: Tensor | None = None) -> dict[str, Tensor]:
         """What the figures of the round are made from; the policy learns from none of it."""
-        assert by_token is None, "_relaxed_problem refuses judges of beginnings"
+        assert by_token is None, "_relaxed_problem refuses judges of prefixes"
         batch, parts = rollout.batch, []
         with self.machine.computing():
             for start, stop in in_parts(batch, self.micro_tokens):

@@ -240,8 +240,8 @@ def _judge_problem(judge: DiscriminatorSettings) -> str:
     of_pairs = judge.judge_loss in ("bt", "tie")
     if judge.judge_sees == "pair" and not of_pairs:
         return f"judge_sees pair says which of two is real, and judge_loss {judge.judge_loss} judges one; set tie or bt"
-    if judge.judge_sees == "beginnings" and of_pairs:
-        return f"judge_sees beginnings compares no pairs, and judge_loss {judge.judge_loss} does; set bce or ls"
+    if judge.judge_sees == "prefix" and of_pairs:
+        return f"judge_sees prefix compares no pairs, and judge_loss {judge.judge_loss} does; set bce or ls"
     return ""
 
 
@@ -252,7 +252,7 @@ def _relaxed_problem(job: Job) -> str:
     if job.feedback != (DISCRIMINATOR,):
         return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
     judge = job.discriminator
-    if judge is not None and (judge.judge_sees != "response" or judge.judge_average):
+    if judge is not None and (judge.judge_sees != "one" or judge.judge_average):
         return "it differentiates through single responses and the newest weights; leave judge_sees and judge_average"
     if reward.scores != "given" or reward.unfinished:
         return "scores are not what it learns from, so leave scores and unfinished as they are"

@@ -135,7 +135,7 @@ def _check_room_for_two(job: Job, trunk: Trunk, data: Data) -> None:
     if trunk.context and tokens > trunk.context:
         raise DataError(
             f"{longest.where}: judge_sees pair reads two responses in {tokens} tokens, and {trunk.source} reads "
-            f"{trunk.context}; lower --max-tokens or --max-prompt, or leave judge_sees at response"
+            f"{trunk.context}; lower --max-tokens or --max-prompt, or leave judge_sees at one"
         )
 
 

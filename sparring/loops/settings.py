@@ -192,13 +192,12 @@ class JudgeSettings:
     """What a judge is told that learns along with the policy, whatever it is made of."""
 
     reward: str = knob(
-        "logit", "s as reward, sigmoid(s) - 1/2, log sigmoid(s), or what a verdict with ties earns",
+        "logit",
+        "what s pays: s, sigmoid(s) - 1/2, log sigmoid(s), or a verdict with ties",
         choices=("logit", "norm", "logsig", "tie"),
-    )  # fmt: skip
-    judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
-    negatives_share: float = knob(
-        0.5, "share of the fakes that are texts of the unwanted kind, if given", within=(0, 1)
     )
+    judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
+    negatives_share: float = knob(0.5, "share of the fakes that are unwanted texts, if given", within=(0, 1))
 
 
 @settings
@@ -222,13 +221,14 @@ class DiscriminatorSettings:
 
     judge_loss: str = knob(
         "bce",
-        "real and fake each for itself (bce, least squares), or real above fake of the same prompt (bt; or a tie)",
+        "real and fake each for itself (bce, ls), or one above the other (bt, tie)",
         choices=("bce", "bt", "ls", "tie"),
     )
     judge_sees: str = knob(
-        "response", "a response, every beginning of it (pays each token), or it beside a demonstration (bt or tie)",
-        choices=("response", "beginnings", "pair"),
-    )  # fmt: skip
+        "one",
+        "one response, its prefixes (pays each token), or a pair: it and a real one",
+        choices=("one", "prefix", "pair"),
+    )
     judge_lr: float = knob(0.0, "learning rate of the judge; 0 takes half of what fits the model", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
     judge_batch: int = knob(16, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
@@ -237,9 +237,7 @@ class DiscriminatorSettings:
     replay: float = knob(0.5, "share of the fakes in an update that are of earlier rounds", within=(0, 1))
     judge_average: float = knob(0.0, "share that the average of its weights, which scores, keeps", within=(0, 0.9999))
     judge_reads: str = knob(
-        "mean",
-        "what its head reads: the mean over the response's tokens, or the last one",
-        choices=("mean", "last"),
+        "mean", "what its head reads: the mean over the tokens, or the last one", choices=("mean", "last")
     )
     judge_held_out: float = knob(0.2, "share of the demonstrations that the judge never learns from", within=(0, 0.9))
 

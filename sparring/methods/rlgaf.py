@@ -22,8 +22,8 @@ Two readings of the paper's IMDB experiment, in which only positive reviews are 
 reviews are real and only the policy's samples are fake; (ii) negative reviews are fakes as well
 (section 3.1 of the paper: the discriminator punishes them). Extra fakes are a setting of the data.
 
-The discriminator may also see every beginning of a response, and then pays PPO's tokens one by one (`--judge-sees
-beginnings`), or a response beside a demonstration of its prompt, with ties (`--judge-sees pair --judge-loss tie`).
+The discriminator may also see every prefix of a response, and then pays PPO's tokens one by one (`--judge-sees
+prefix`), or a response beside a demonstration of its prompt, with ties (`--judge-sees pair --judge-loss tie`).
 
 With few demonstrations a discriminator knows them by heart before it knows what they share. Then
 --feedback bag_of_words helps: a judge that learns along as well and sees words only, a logistic regression

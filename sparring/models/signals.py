@@ -173,7 +173,7 @@ def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None =
     return out.masked_scatter(batch.exists, flat)
 
 
-def score_beginnings(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
+def score_prefixes(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
     """Score each response up to each of its tokens as `score` would if it ended there; 0 on padding."""
     assert network.head is not None
     at_tokens = spread(read(network.head, network.states(batch).own), batch.mask)
