@@ -53,7 +53,7 @@ class Round:
         self.known |= {"ref_token_logps": tokens(ref.log(), arms)}
         if value is not None:
             self.known["old_values"] = value.detach().expand(*arms.shape, 1).clone()
-        self.known |= method.credit(**{n: self.known[n] for n in asked(method.credit)})
+        self.known |= method.credit(**{n: self.known[n] for n in asked(method.credit) if n in self.known})
 
     def loss(self, logps, value=None):
         """The method's loss under a policy that may have moved since."""

@@ -25,6 +25,7 @@ COMPUTED = {
 NEUTRAL = {  # what the glossary says an absent signal means
     "margin": torch.zeros_like,
     "label": torch.ones_like,
+    "token_scores": torch.zeros_like,
     "ratings": lambda x: torch.arange(x.shape[1] - 1, -1, -1).to(x).expand(x.shape),
 }
 
@@ -176,11 +177,13 @@ def law_every_signal_counts(m):
 
 def law_absent_means_neutral(m):
     """A signal that the data does not have means what the glossary says: no margin, a certain label."""
-    x = signals(type(m))
-    for n in welcomes(m.loss):
-        without = m.loss(**{k: v for k, v in x.items() if k != n})
-        neutral = m.loss(**{**x, n: NEUTRAL[n](x[n])})
-        assert torch.allclose(without.total, neutral.total), f"without {n} it is not as with {NEUTRAL[n](x[n])}"
+    for equation in equations(m):
+        x = signals(type(m), names=asked(equation))
+        for n in welcomes(equation):
+            without = _outcome(equation, {k: v for k, v in x.items() if k != n})
+            neutral = _outcome(equation, {**x, n: NEUTRAL[n](x[n])})
+            same = all(torch.allclose(a, b) for a, b in zip(without, neutral, strict=True))
+            assert same, f"without {n} it is not as with {NEUTRAL[n](x[n])}"
 
 
 def law_missing_responses(m):

@@ -221,14 +221,16 @@ def reinforce_value(m, *, token_logps, advantages, values, returns):
     return total, sum(len(row) for row in token_logps)
 
 
-def reinforce_value_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
+def reinforce_value_credit(m, *, scores, old_token_logps, ref_token_logps, old_values, token_scores=None):
     advantages, returns = [], []
     for b in range(len(scores)):
         due = []
         for k, score in enumerate(scores[b]):
             pairs = list(zip(old_token_logps[b][k], ref_token_logps[b][k], strict=True))
-            earned = (1 - m.kl) * score if m.objective == "share" else score
-            due.append([earned - m.kl * sum(old - ref for old, ref in pairs[t:]) for t in range(len(pairs))])
+            parts, weight = _parts(score, len(pairs), token_scores, b, k), 1 - m.kl if m.objective == "share" else 1.0
+            due.append(
+                [weight * sum(parts[t:]) - m.kl * sum(old - ref for old, ref in pairs[t:]) for t in range(len(pairs))]
+            )
         returns.append(due)
         advantages.append(
             [[r - v for r, v in zip(*both, strict=True)] for both in zip(due, old_values[b], strict=True)]
@@ -262,14 +264,14 @@ def rloo_credit(m, *, scores, old_token_logps, ref_token_logps):
     }
 
 
-def ppo_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
+def ppo_credit(m, *, scores, old_token_logps, ref_token_logps, old_values, token_scores=None):
     rewards = []
     for b in range(len(scores)):
         rewards.append([])
         for k, score in enumerate(scores[b]):
             pairs = zip(old_token_logps[b][k], ref_token_logps[b][k], strict=True)
-            rewards[-1].append([-m.kl * (old - ref) for old, ref in pairs])
-            rewards[-1][-1][-1] += score
+            parts = _parts(score, len(old_token_logps[b][k]), token_scores, b, k)
+            rewards[-1].append([part - m.kl * (old - ref) for part, (old, ref) in zip(parts, pairs, strict=True)])
     if m.whiten in ("rewards", "both"):
         rewards = _whitened(rewards, keeps_mean=True)
     raw, returns = [], []
@@ -284,6 +286,13 @@ def ppo_credit(m, *, scores, old_token_logps, ref_token_logps, old_values):
             returns[-1].append([a[t] + v[t] for t in range(T)])
     advantages = _whitened(raw) if m.whiten in ("advantages", "both") else raw
     return {"advantages": advantages, "returns": returns}
+
+
+def _parts(score, tokens, token_scores, b, k):
+    """What each token of a response is paid: its own part, and the last one what is left of the score."""
+    parts = [0.0] * tokens if token_scores is None else list(token_scores[b][k])
+    parts[-1] += score - sum(parts)
+    return parts
 
 
 def _whitened(x, *, keeps_mean=False):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sparring.core.errors import SettingError
+from sparring.core.registry import needs
 from sparring.methods import get, load_all
 from tests.laws import asked, gradient, signals
 
@@ -20,9 +21,9 @@ def totals(name, x, **knobs):
 def credited(name, seed=0, **knobs):
     """A round of samples at step 0: the signals, with the credit that the method itself gives them."""
     method, cls = get(name)(**knobs), get(name)
-    x = signals(cls, seed=seed, equal=True, names=list(dict.fromkeys(asked(cls.credit) + asked(cls.loss))))
+    x = signals(cls, seed=seed, equal=True, names=list(dict.fromkeys(needs(cls.credit) + asked(cls.loss))))
     x |= {"old_token_logps": x["token_logps"]} if "token_logps" in x else {}
-    return method, x | method.credit(**{n: x[n] for n in asked(cls.credit)})
+    return method, x | method.credit(**{n: x[n] for n in needs(cls.credit)})
 
 
 def only(cls, x):
@@ -87,17 +88,17 @@ def test_reinforce_with_values_is_ppos_first_update_without_whitening_at_lambda_
 
 
 def test_reinforce_with_values_of_zero_is_reinforce_without_a_baseline_where_responses_have_one_token():
-    names = asked(get("reinforce_value").credit)
+    names = needs(get("reinforce_value").credit)
     x = {n: v[..., :1] if v.dim() == 3 else v for n, v in signals(get("reinforce_value"), names=names).items()}
     x["old_values"] = torch.zeros_like(x["old_values"])
     mine = get("reinforce_value")(kl=0.2).credit(**x)["advantages"]
-    other = get("reinforce")(kl=0.2, baseline="none").credit(**{n: x[n] for n in asked(get("reinforce").credit)})
+    other = get("reinforce")(kl=0.2, baseline="none").credit(**{n: x[n] for n in needs(get("reinforce").credit)})
     assert torch.allclose(mine, other["advantages"])
 
 
 def test_a_share_is_the_price_that_leaves_the_same_proportions():
     # (1 - b) r - b KL = (1 - b) (r - b/(1-b) KL)
-    x = signals(get("reinforce_value"), names=asked(get("reinforce_value").credit))
+    x = signals(get("reinforce_value"), names=needs(get("reinforce_value").credit))
     share = get("reinforce_value")(kl=0.2, objective="share").credit(**x)["returns"]
     price = get("reinforce_value")(kl=0.25).credit(**x)["returns"]
     assert torch.allclose(share, 0.8 * price)
@@ -107,7 +108,7 @@ def test_a_share_is_the_price_that_leaves_the_same_proportions():
 
 def test_ppo_with_whitened_rewards_and_no_values_differs_in_the_unit_of_its_advantages_only():
     # gamma 1, lambda 0, values 0: advantages are the rewards, so whitening both whitens what is white already
-    x = signals(get("ppo"), names=asked(get("ppo").credit))
+    x = signals(get("ppo"), names=needs(get("ppo").credit))
     x["old_values"] = torch.zeros_like(x["old_values"])
     one, both, rewards = (get("ppo")(lam=0.0, whiten=w).credit(**x) for w in ("advantages", "both", "rewards"))
     kept = x["mask"]
@@ -118,7 +119,7 @@ def test_ppo_with_whitened_rewards_and_no_values_differs_in_the_unit_of_its_adva
 def test_ppo_without_values_gamma_or_kl_is_reinforce_with_whitened_scores():
     # values 0, gamma 1, lambda 1: every token's advantage is the score of its response, whitened over tokens
     method = get("ppo")(kl=0.0, lam=1.0, value_weight=0.0)
-    x = signals(get("ppo"), equal=True, names=asked(get("ppo").credit))
+    x = signals(get("ppo"), equal=True, names=needs(get("ppo").credit))
     x["old_values"] = torch.zeros_like(x["old_values"])
     got, mask = method.credit(**x)["advantages"], x["mask"]
     spread = x["scores"][..., None].expand(mask.shape)[mask]
@@ -136,7 +137,7 @@ def test_rloo_is_reinforce_with_the_leave_one_out_baseline():
 @pytest.mark.parametrize("K", [2, 4])
 def test_grpo_without_the_standard_deviation_is_rloo_but_for_a_factor(K):
     # s_k - mean of all = (K-1)/K (s_k - mean of the others), so every advantage is (K-1)/K times as large
-    x = signals(get("rloo"), equal=True, names=asked(get("rloo").credit))
+    x = signals(get("rloo"), equal=True, names=needs(get("rloo").credit))
     x = {n: v[:, :K] for n, v in x.items()}
     rloo = get("rloo")(kl=0.3).credit(**x)["advantages"]  # at the reference KL costs nothing
     grpo = get("grpo")(scale="none").credit(scores=x["scores"], mask=x["mask"])["advantages"]
@@ -159,7 +160,7 @@ def test_grpo_without_kl_is_ppo_without_values():
 
 
 def test_rloo_with_two_responses_pays_the_difference_of_their_scores():
-    x = signals(get("rloo"), equal=True, names=asked(get("rloo").credit))
+    x = signals(get("rloo"), equal=True, names=needs(get("rloo").credit))
     x = {n: v[:, :2] for n, v in x.items()}
     got = get("rloo")().credit(**x)["advantages"][..., 0]
     gap = x["scores"][:, 0] - x["scores"][:, 1]
@@ -172,7 +173,7 @@ def test_rloo_with_two_responses_pays_the_difference_of_their_scores():
 )
 def test_a_constant_score_teaches_nothing(name, knobs):
     method, cls = get(name)(kl=0.0, **knobs), get(name)
-    x = signals(cls, names=asked(cls.credit))
+    x = signals(cls, names=needs(cls.credit))
     x["scores"] = torch.full_like(x["scores"], 0.3)
     got = method.credit(**x)["advantages"]
     assert got.abs().max() < 1e-15
@@ -182,7 +183,7 @@ def test_a_constant_score_teaches_nothing(name, knobs):
 
 def test_without_a_baseline_a_constant_score_raises_every_sample():
     method, x = credited("reinforce", kl=0.0, baseline="none")
-    x |= method.credit(**{n: x[n] for n in asked(get("reinforce").credit)} | {"scores": torch.ones(4, 4).double()})
+    x |= method.credit(**{n: x[n] for n in needs(get("reinforce").credit)} | {"scores": torch.ones(4, 4).double()})
     _, grads = gradient(method, only(get("reinforce"), x))
     assert (grads["token_logps"][x["mask"]] == -1.0).all()
 

@@ -9,7 +9,8 @@ import torch
 from sparring.data.batch import Row, collate
 from sparring.data.responses import read_out
 from sparring.feedback.adversary import REWARDS, Demonstrations
-from sparring.feedback.discriminator import BUFFER, Discriminator, judge_loss
+from sparring.feedback.discriminator import BUFFER, Discriminator
+from sparring.feedback.judge_loss import judge_loss
 from sparring.feedback.protocol import LearningFeedback
 from sparring.loops.load import _keep_from_judge
 from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
@@ -23,7 +24,7 @@ GOOD, BAD = range(10, 18), range(18, 26)  # two halves of the vocabulary: what p
 EOS = 1
 SETTINGS = {
     "judge_loss": "bce", "judge_steps": 1, "judge_batch": 6, "gate": 1.0, "label_smoothing": 0.0,
-    "replay": 0.5,
+    "replay": 0.5, "judge_sees": "one", "judge_average": 0.0,
 }  # fmt: skip
 
 

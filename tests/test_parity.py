@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sparring.core.masked import masked_sum
 from sparring.data.batch import Row, collate
-from sparring.models.signals import Network, Networks, compute, scalar_head
+from sparring.models.heads import scalar_head
+from sparring.models.signals import Network, Networks, compute
 from tests import nets
 from tests.parity import (
     Found,

@@ -79,6 +79,21 @@ def at_last_token(scores: Float[Tensor, "B K"], mask: Bool[Tensor, "B K T"]) -> 
     return torch.zeros_like(scores)[..., None].where(~last, scores[..., None])
 
 
+def token_by_token(
+    scores: Float[Tensor, "B K"],
+    token_scores: Float[Tensor, "B K T"] | None,
+    mask: Bool[Tensor, "B K T"],
+) -> Float[Tensor, "B K T"]:
+    """Pay each token what it earned by itself, and the last one what is left of the score; all of it if none is known.
+
+    Whatever the parts are, a response is paid its score.
+    """
+    if token_scores is None:
+        return at_last_token(scores, mask)
+    earned = token_scores.where(mask, 0.0)
+    return earned + at_last_token(scores - earned.sum(-1), mask)
+
+
 def every_token(advantages: Float[Tensor, "B K"], mask: Bool[Tensor, "B K T"]) -> Float[Tensor, "B K T"]:
     """Give every token of a response the response's advantage, and padding none."""
     return advantages[..., None].where(mask, 0.0)

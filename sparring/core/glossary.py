@@ -42,6 +42,9 @@ SIGNALS = {
     "old_values": Signal(axes="B K T", unit="reward", meaning="the same before this round of updates"),
     "returns": Signal(axes="B K T", unit="reward", meaning="observed return from each token on"),
     "scores": Signal(axes="B K", unit="reward", meaning="one number per response, from feedback or from a scalar head"),
+    "token_scores": Signal(
+        axes="B K T", unit="reward", meaning="the part of the score that each token earned; the last one earns the rest"
+    ),
     "relaxed_scores": Signal(
         axes="B K", unit="reward", meaning="the judge's score of each response, through whose tokens a gradient passes"
     ),

@@ -1,6 +1,7 @@
 """What judges have in common that learn along with the policy: what they know, and what the policy is paid in."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,13 +9,37 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from sparring.core.loss import Tally
 from sparring.data.batch import Row
 from sparring.data.responses import Responses
+
+CLEAR = math.log(2)
+"""How far a text must be ahead, in nats, for a verdict to be as likely as not; at 0 its three words are equally so."""
+
+TIE = 0.6
+"""What a tie earns the policy, where being taken for people earns 1."""
+
+
+def called_real(ahead: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Give the log-probability that a text is called the demonstration, by how far its logit is above the other's."""
+    return logsigmoid(ahead - CLEAR)
+
+
+def tie_odds(ahead: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Give the odds of a tie against that: Rao and Kupper's, with a share of 1 - P(real) - P(fake) for ties."""
+    return math.expm1(2 * CLEAR) * (-ahead - CLEAR).sigmoid()
+
+
+def earned(s: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """What a verdict earns the policy on average: 1 for being taken for people, and a share of it for a tie."""
+    return called_real(s).exp() * (1 + TIE * tie_odds(s))
+
 
 REWARDS = {
     "logit": lambda s: s,
     "norm": lambda s: s.sigmoid() - 0.5,
     "logsig": logsigmoid,
+    "tie": earned,
 }
 
 
@@ -24,7 +49,7 @@ class Terms(Protocol):
 
     @property
     def reward(self) -> str:
-        """Logit, norm or logsig."""
+        """Logit, norm, logsig or tie."""
         ...
 
     @property
@@ -62,3 +87,21 @@ def pick(rows: Sequence[Row], draw: Any) -> Row:
 def sides(s: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """1 where a logit is on the right side, 1/2 where it takes none."""
     return (s.sign() + 1) / 2
+
+
+def by_prompt(rows: Sequence[Row]) -> dict[tuple[int, ...], list[Row]]:
+    """Sort rows by what they answer."""
+    found: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.prompt, []).append(row)
+    return found
+
+
+def told_apart(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
+    """Whether logits of demonstrations and of fakes are on the right side of zero."""
+    return {"real": sides(real), "fake": sides(-fake)}
+
+
+def count(columns: Mapping[str, Float[Tensor, " B"]]) -> Tally:
+    """Sum figures that there is one of for each pair."""
+    return {n: (float(x.detach().double().sum()), float(len(x))) for n, x in columns.items()}

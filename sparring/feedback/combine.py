@@ -33,7 +33,7 @@ from torch import Tensor
 from sparring.core.errors import FeedbackError, did_you_mean
 from sparring.data.responses import Responses
 from sparring.feedback.expression import HOW, RANKER, Call, Term, as_number, call_of, parse
-from sparring.feedback.protocol import Feedback, LearningFeedback
+from sparring.feedback.protocol import Feedback, LearningFeedback, TokenFeedback
 
 SAFETY = "safety"
 """What a prompt's tag says when the gate always asks the safety model."""
@@ -50,6 +50,13 @@ class Combined:
         """Add the weighted scores of all judges."""
         first, *others = self.weighted(responses).values()
         return sum(others, start=first)
+
+    def score_tokens(self, responses: Responses) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K T"] | None]:
+        """Add the weighted scores, and what tokens earned by the judges that say so."""
+        found = [(term.weight, *judged(judge, responses)) for term, judge in zip(self.terms, self.judges, strict=True)]
+        earned = [weight * by_token for weight, _, by_token in found if by_token is not None]
+        first, *others = (weight * scores for weight, scores, _ in found)
+        return sum(others, start=first), sum(earned[1:], start=earned[0]) if earned else None
 
     def weighted(self, responses: Responses) -> dict[str, Float[Tensor, "B K"]]:
         """Say what each judge adds to the score, by name, in the order of the terms."""
@@ -118,6 +125,13 @@ def build(specs: Sequence[str], load: Callable[[str], Feedback]) -> Feedback:
     A single judge of weight 1 is returned as it is. Raises FeedbackError for an expression that makes no sense.
     """
     return _sum(specs, functools.cache(load))
+
+
+def judged(feedback: Feedback, responses: Responses) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K T"] | None]:
+    """Score each response, and say what each token earned of that where the judge knows it."""
+    if isinstance(feedback, TokenFeedback):
+        return feedback.score_tokens(responses)
+    return feedback.score(responses), None
 
 
 def learners(feedback: Feedback) -> tuple[LearningFeedback, ...]:

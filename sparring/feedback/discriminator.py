@@ -1,21 +1,29 @@
 """A judge that learns to tell demonstrations from the policy's own responses: the heart of RLGAF.
 
-    bce:  L_D = [ -log sigmoid(s(real)) - log sigmoid(-s(fake)) ] / 2
-    bt:   L_D = -log sigmoid( s(real) - s(fake) ),  both for the same prompt where there are such
-    ls:   L_D = [ (s(real) - 1)^2 + (s(fake) + 1)^2 ] / 4
+What it sees is one of three things, and its loss one of four (judge_loss.py):
+
+    one         a response: s(x, y) is the log-odds, as it believes, that y is a demonstration
+    prefix      every prefix of a response. At best s(x, y_<=t) = log p_data(y_<=t) / pi(y_<=t), and a token is
+                paid what it changed: s(x, y_<=t) - s(x, y_<t). These add up to s(x, y), as AIRL's rewards do.
+    pair        a response beside a demonstration of its prompt: s(x, y) = [ g(x, demo, y) - g(x, y, demo) ] / 2, g the
+                belief that the second one is the demonstration. Exchange the two, and s changes its sign.
 
     reward of a response:   logit  s      norm  sigmoid(s) - 1/2      logsig  log sigmoid(s)
+                            tie    P(called the demonstration) + 0.6 P(tie)
+
+Paying s(x, y_<=t) itself to every token would pay early ones again and again, and for length while it is above 0.
 
 Fakes are the policy's fresh responses, its earlier ones (so that the judge does not forget what it has
 seen through), and, when given, real texts of the unwanted kind. A share of the demonstrations is never
 learnt from: on them, against fresh responses to their prompts, held-out accuracy is measured. While that
 is above the gate the judge rests, for a judge that always wins teaches nothing.
 
-Source: Yu et al. 2023, arXiv:2305.06176, table 1; pairs as in GAD, arXiv:2511.10643;
-least squares: Mao et al. 2017, arXiv:1611.04076.
+Source: Yu et al. 2023, arXiv:2305.06176, table 1; pairs as in GAD, arXiv:2511.10643, read together and with ties as in
+RARO, arXiv:2511.21667; token by token as in arXiv:2510.01857, after AIRL, Fu et al. 2018, arXiv:1710.11248.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -23,13 +31,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sparring.core.loss import Loss, Tally, add, figures, per_prompt
+from sparring.core.loss import Loss, Tally, add, figures
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch, Row
 from sparring.data.responses import Responses
-from sparring.feedback.adversary import REWARDS, Demonstrations, Terms, one_by_one, pick, sides
+from sparring.feedback.adversary import REWARDS, Demonstrations, Terms, by_prompt, count, one_by_one, pick, told_apart
+from sparring.feedback.beside import ahead
+from sparring.feedback.judge_loss import judge_loss, loss_so_far
 from sparring.feedback.reward_model import score_in_parts, score_texts
-from sparring.models.signals import Network, score
+from sparring.models.average import Average
+from sparring.models.heads import at_end
+from sparring.models.signals import Network, score, score_prefixes
 from sparring.models.update import Updater
 
 BUFFER = 512  # earlier responses that are remembered
@@ -42,7 +54,12 @@ class Settings(Protocol):
 
     @property
     def judge_loss(self) -> str:
-        """Bce, bt or ls."""
+        """Bce, ls, bt or tie."""
+        ...
+
+    @property
+    def judge_sees(self) -> str:
+        """One, prefix or pair."""
         ...
 
     @property
@@ -70,6 +87,11 @@ class Settings(Protocol):
         """Share of fakes from earlier rounds."""
         ...
 
+    @property
+    def judge_average(self) -> float:
+        """Share of the old average in the weights that score; 0 scores with the newest."""
+        ...
+
 
 class Discriminator:
     """A scalar head on a language model of its own (or an adapter of its own), with its own optimizer."""
@@ -87,9 +109,9 @@ class Discriminator:
     ) -> None:
         self.network, self.updater, self.data, self.settings, self.terms = network, updater, data, settings, terms
         self.seed, self.micro_tokens = seed, micro_tokens
-        self._by_prompt: dict[tuple[int, ...], list[Row]] = {}
-        for row in data.real:
-            self._by_prompt.setdefault(row.prompt, []).append(row)
+        self.average = Average(updater.weights, settings.judge_average) if settings.judge_average else None
+        self._by_prompt = by_prompt(data.real)
+        self._beside = self._by_prompt | by_prompt(data.held_out)
         # A prompt is kept from the judge when all its demonstrations are; without prompts only texts can be.
         self._known_out = {row.prompt for row in data.held_out}
         self._kept_out = self._known_out - self._by_prompt.keys()
@@ -101,9 +123,45 @@ class Discriminator:
         """Score each response by the reward form in use; larger means more like a demonstration."""
         return REWARDS[self.terms.reward](self.logits(responses))
 
+    def score_tokens(self, responses: Responses) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K T"] | None]:
+        """Score each response, and give each token what it changed, where prefixes are judged."""
+        if self.settings.judge_sees != "prefix":
+            return self.score(responses), None
+        form, mask = REWARDS[self.terms.reward], responses.batch.mask
+        s = self._prefixes(responses)
+        worth, start = form(s), form(torch.zeros_like(s[..., :1]))
+        earned = (worth - torch.cat([start, worth[..., :-1]], -1)).where(mask, 0.0)
+        return start[..., 0] + earned.sum(-1), earned
+
     def logits(self, responses: Responses) -> Float[Tensor, "B K"]:
         """The judge's own number: the log-odds, as it believes, that the response is a demonstration."""
-        return score_in_parts(self.network, responses.batch, self.micro_tokens)
+        if self.settings.judge_sees == "prefix":
+            return at_end(self._prefixes(responses), responses.batch.mask)
+        with self.scoring():
+            if self.settings.judge_sees == "pair":
+                return self._beside_demonstrations(responses)
+            return score_in_parts(self.network, responses.batch, self.micro_tokens)
+
+    def scoring(self) -> AbstractContextManager[None]:
+        """Let the weights that score stand in their place: those that learn, or their average."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def _prefixes(self, responses: Responses) -> Float[Tensor, "B K T"]:
+        with self.scoring():
+            return score_in_parts(self.network, responses.batch, self.micro_tokens, score_prefixes)
+
+    @torch.no_grad()
+    def _beside_demonstrations(self, responses: Responses) -> Float[Tensor, "B K"]:
+        """Set all responses to a prompt beside the same demonstration, of the prompt if there is one."""
+        draw, exists = rng(self.seed, "beside", self._calls), responses.batch.exists
+        pairs = []
+        for rows in one_by_one(responses):
+            if rows:
+                other = pick(self._beside.get(rows[0].prompt) or self.data.real, draw)
+                pairs += [(other, row) for row in rows]
+        parts = [ahead(self.network, pairs[start:stop]) for start, stop in self._parts(pairs)]
+        out = torch.zeros(exists.shape, device=exists.device)
+        return out.masked_scatter(exists, -torch.cat(parts)) if parts else out
 
     def differentiable_score(self, batch: Batch, relaxed: Float[Tensor, "N V"]) -> Float[Tensor, "B K"]:
         """Score responses in relaxed tokens, which come in the order of the mask; a gradient reaches nothing else."""
@@ -138,24 +196,47 @@ class Discriminator:
         settings, machine = self.settings, self.updater.machine
         fakes = [self._fake(fresh, draw) for _ in range(settings.judge_batch)]
         pairs = machine.share([(self._partner(f, draw), f) for f in fakes])
-        size = max(1, self.micro_tokens // (2 * max((r.tokens for pair in pairs for r in pair), default=1)))
         counted: list[Tally] = []
-        for start in range(0, len(pairs), size):
-            real, false = self._logits(pairs[start : start + size])
-            loss = judge_loss(real, false, settings.judge_loss, settings.label_smoothing)
-            self.updater.backward(loss, tuple(f"{r.where} against {f.where}" for r, f in pairs[start : start + size]))
+        for start, stop in self._parts(pairs):
+            real, false, loss = self._lesson(pairs[start:stop])
+            self.updater.backward(loss, tuple(f"{r.where} against {f.where}" for r, f in pairs[start:stop]))
             losses = {"judge_loss_real": softplus(-real), "judge_loss_fake": softplus(false)}
-            counted.append(_count(losses | _told_apart(real, false)))
+            counted.append(count(losses | told_apart(real, false)))
         seen, step = figures(machine.sum_tally(add(counted))), self.updater.step()
+        if self.average is not None:
+            self.average.follow()
         accuracy = (seen.pop("real") + seen.pop("fake")) / 2
         return seen | {"judge_accuracy": accuracy, "judge_loss": step["loss"], "judge_grad_norm": step["grad_norm"]}
 
-    def _logits(self, pairs: Sequence[tuple[Row, Row]]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Score pairs of a demonstration and a fake."""
+    def _lesson(self, pairs: Sequence[tuple[Row, Row]]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Loss]:
+        """Score pairs of a demonstration and a fake, and say what is to become smaller."""
+        form, smoothing = self.settings.judge_loss, self.settings.label_smoothing
+        if self.settings.judge_sees != "prefix":
+            real, fake = self._logits(pairs)
+            return real, fake, judge_loss(real, fake, form, smoothing)
         rows = [real for real, _ in pairs] + [fake for _, fake in pairs]
         with self.updater.machine.computing():
-            real, fake = score_texts(self.network, rows).chunk(2)
+            found = score_texts(self.network, rows, score_prefixes)
+        ends = torch.tensor([len(row.responses[0]) for row in rows], device=found.device)
+        real, fake = found.chunk(2)
+        of_real, of_fake = (torch.arange(found.shape[1], device=found.device) < ends[:, None]).chunk(2)
+        loss = loss_so_far(real, fake, (of_real, of_fake), form, smoothing)
+        return at_end(real, of_real), at_end(fake, of_fake), loss
+
+    def _logits(self, pairs: Sequence[tuple[Row, Row]]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Score pairs of a demonstration and a fake; of two that are seen together each has half the difference."""
+        with self.updater.machine.computing():
+            if self.settings.judge_sees == "pair":
+                gap = ahead(self.network, pairs)
+                return gap / 2, -gap / 2
+            real, fake = score_texts(self.network, [r for r, _ in pairs] + [f for _, f in pairs]).chunk(2)
         return real, fake
+
+    def _parts(self, pairs: Sequence[tuple[Row, Row]]) -> list[tuple[int, int]]:
+        """Split pairs into parts of about `micro_tokens`; of two that are seen together each is read twice."""
+        reads = 4 if self.settings.judge_sees == "pair" else 2
+        size = max(1, self.micro_tokens // (reads * max((r.tokens for pair in pairs for r in pair), default=1)))
+        return [(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
 
     def _fake(self, fresh: list[Row], draw: Any) -> Row:
         """One unwanted text: of the unwanted kind, from the past, or fresh."""
@@ -182,10 +263,9 @@ class Discriminator:
         machine, counted = self.updater.machine, []
         fakes = [r for r in fresh if r.prompt in self._known_out][: self.settings.judge_batch]
         pairs = machine.share([(pick(self.data.held_out, draw), f) for f in fakes])
-        size = max(1, self.micro_tokens // (2 * max((r.tokens for pair in pairs for r in pair), default=1)))
-        for start in range(0, len(pairs), size):
-            real, fake = self._logits(pairs[start : start + size])
-            counted.append(_count({"judge_score_real": real, "judge_score_fake": fake} | _told_apart(real, fake)))
+        for start, stop in self._parts(pairs):
+            real, fake = self._logits(pairs[start:stop])
+            counted.append(count({"judge_score_real": real, "judge_score_fake": fake} | told_apart(real, fake)))
         total = machine.sum_tally(add(counted))
         for name, (top, bottom) in self._right.items():
             right, number = total.pop(name, (0.0, 0.0))
@@ -195,34 +275,16 @@ class Discriminator:
     def state(self) -> dict[str, Any]:
         """Return weights, optimizer, remembered responses and the figures that the gate looks at."""
         buffer = [(r.prompt, r.responses[0], r.where) for r in self._buffer]
-        return {"updater": self.updater.state(), "buffer": buffer, "calls": self._calls, "right": dict(self._right)}
+        average = {} if self.average is None else self.average.state()
+        return {
+            "updater": self.updater.state(), "buffer": buffer, "calls": self._calls, "right": dict(self._right),
+            "average": average,
+        }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` returned."""
         self.updater.load(state["updater"])
+        if self.average is not None:
+            self.average.load(state["average"])
         self._buffer = [Row(prompt=tuple(p), responses=(tuple(y),), where=w) for p, y, w in state["buffer"]]
         self._calls, self._right = state["calls"], {n: tuple(x) for n, x in state["right"].items()}
-
-
-def judge_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str, smoothing: float) -> Loss:
-    """Give the judge's loss for pairs of logits; `smoothing` is how far the targets stay from 0 and 1."""
-
-    def towards(s: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        return (1 - smoothing) * softplus(-s) + smoothing * softplus(s)
-
-    if form == "bt":
-        return per_prompt(towards(real - fake))
-    if form == "ls":
-        target = 1 - 2 * smoothing
-        return per_prompt(((real - target).square() + (fake + target).square()) / 4)
-    return per_prompt((towards(real) + towards(-fake)) / 2)
-
-
-def _told_apart(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
-    """Whether logits are on the right side of zero."""
-    return {"real": sides(real), "fake": sides(-fake)}
-
-
-def _count(columns: Mapping[str, Float[Tensor, " B"]]) -> Tally:
-    """Sum figures that there is one of for each pair."""
-    return {n: (float(x.detach().double().sum()), float(len(x))) for n, x in columns.items()}

@@ -26,6 +26,15 @@ class Feedback(Protocol):
 
 
 @runtime_checkable
+class TokenFeedback(Feedback, Protocol):
+    """Feedback that may know which token of a response earned which part of its score."""
+
+    def score_tokens(self, responses: Responses) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K T"] | None]:
+        """Score each response, and say what each token earned of that; None where only the whole was judged."""
+        ...
+
+
+@runtime_checkable
 class LearningFeedback(Feedback, Protocol):
     """Feedback that is trained while the policy is: the discriminator of an adversarial method."""
 

@@ -6,7 +6,7 @@ The mean is one number for all prompts, measured when the training ended, as Sti
 have it; texts that ask for E[r] = 0 at every prompt describe what nobody does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -46,22 +46,29 @@ def load_reward_model(path: str, policy: Trunk, *, device: str) -> RewardModel:
 
 
 @torch.no_grad()
-def score_in_parts(network: Network, batch: Batch, limit: int) -> Float[Tensor, "B K"]:
-    """Score a batch in parts of about `limit` tokens."""
+def score_in_parts(
+    network: Network, batch: Batch, limit: int, by: Callable[[Network, Batch], Tensor] = score
+) -> Float[Tensor, "B K *T"]:
+    """Score a batch in parts of about `limit` tokens; `by` is what scores a part."""
     width = batch.prompt_ids.shape[1] + batch.mask.shape[1] * batch.mask.shape[2]
     size = max(1, limit // width)
-    parts = [score(network, batch.rows(i, i + size)) for i in range(0, len(batch), size)]
+    parts = [by(network, batch.rows(i, i + size)) for i in range(0, len(batch), size)]
     return torch.cat(parts)
 
 
-def score_texts(network: Network, rows: Sequence[Row]) -> Float[Tensor, " n"]:
-    """Score rows of one response each, with a gradient. Rows of one prompt share it, and equal rows are read once."""
+def score_texts(
+    network: Network, rows: Sequence[Row], by: Callable[[Network, Batch], Tensor] = score
+) -> Float[Tensor, "..."]:
+    """Score rows of one response each, with a gradient. Rows of one prompt share it, and equal rows are read once.
+
+    `by` is what scores a batch: whole responses, or every prefix of them.
+    """
     prompts: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     for row in rows:
         known = prompts.setdefault(row.prompt, {})
         known.setdefault(row.responses[0], len(known))
     batch = collate([Row(prompt=prompt, responses=tuple(known)) for prompt, known in prompts.items()])
     places = {prompt: b for b, prompt in enumerate(prompts)}
-    found = score(network, batch.to(network.trunk.device))
+    found = by(network, batch.to(network.trunk.device))
     b = [places[row.prompt] for row in rows]
     return found[b, [prompts[row.prompt][row.responses[0]] for row in rows]]

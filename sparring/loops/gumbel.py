@@ -60,8 +60,9 @@ class RelaxedLearner:
         """Take the temperature of round `number` of the policy, counted from 0; below 0 only the judge learns."""
         self.relaxation.tau = temperature(self.relaxed, number, self.settings.rounds)
 
-    def known(self, rollout: Rollout, rewards: Tensor) -> dict[str, Tensor]:
+    def known(self, rollout: Rollout, rewards: Tensor, by_token: Tensor | None = None) -> dict[str, Tensor]:
         """What the figures of the round are made from; the policy learns from none of it."""
+        assert by_token is None, "_relaxed_problem refuses judges of prefixes"
         batch, parts = rollout.batch, []
         with self.machine.computing():
             for start, stop in in_parts(batch, self.micro_tokens):

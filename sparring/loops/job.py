@@ -222,6 +222,8 @@ def _online_problem(job: Job) -> str:
         )
     if job.pretrain is not None and not mix.pretrain_weight:
         return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
+    if job.discriminator is not None and (problem := _judge_problem(job.discriminator)):
+        return problem
     if job.relaxed is not None and (problem := _relaxed_problem(job)):
         return problem
     if online.minibatches > online.batch:
@@ -233,12 +235,25 @@ def _online_problem(job: Job) -> str:
     return ""
 
 
+def _judge_problem(judge: DiscriminatorSettings) -> str:
+    """Refuse losses that a judge has no use for, by what it sees."""
+    of_pairs = judge.judge_loss in ("bt", "tie")
+    if judge.judge_sees == "pair" and not of_pairs:
+        return f"judge_sees pair says which of two is real, and judge_loss {judge.judge_loss} judges one; set tie or bt"
+    if judge.judge_sees == "prefix" and of_pairs:
+        return f"judge_sees prefix compares no pairs, and judge_loss {judge.judge_loss} does; set bce or ls"
+    return ""
+
+
 def _relaxed_problem(job: Job) -> str:
     """Refuse what has no effect where the judge is differentiated and its scores are only looked at."""
     reward, nucleus = job.reward, job.nucleus
     assert reward is not None and nucleus is not None
     if job.feedback != (DISCRIMINATOR,):
         return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
+    judge = job.discriminator
+    if judge is not None and (judge.judge_sees != "one" or judge.judge_average):
+        return "it differentiates through single responses and the newest weights; leave judge_sees and judge_average"
     if reward.scores != "given" or reward.unfinished:
         return "scores are not what it learns from, so leave scores and unfinished as they are"
     if nucleus.nucleus != 1:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparring.core.credit import normalise_batch
-from sparring.core.registry import needs
+from sparring.core.registry import needs, welcomes
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch
 from sparring.loops.pretrain import Pretraining
@@ -44,11 +44,15 @@ class Learner:
         """The same where a nat of KL costs this much, in credit and loss alike."""
         return replace(self, method=replace(self.method, kl=price))
 
-    def known(self, rollout: Rollout, rewards: Tensor) -> dict[str, Tensor]:
-        """Everything that stays fixed while the policy is trained on this round; `rewards` are what it is paid."""
+    def known(self, rollout: Rollout, rewards: Tensor, by_token: Tensor | None = None) -> dict[str, Tensor]:
+        """Everything that stays fixed while the policy is trained on this round; `rewards` are what it is paid.
+
+        `by_token` [B, K, T] are the parts of it that tokens earned by themselves, if the judge says so.
+        """
         batch, asked = rollout.batch, needs(self.method.credit) + needs(self.method.loss)
         fixed = [n for n in FIXED if n in asked]
         known = {"scores": rewards, "mask": batch.mask, "old_token_logps": rollout.token_logps}
+        known |= {} if by_token is None else {"token_scores": by_token}
         parts = []
         with torch.no_grad(), self.machine.computing():
             for start, stop in in_parts(batch, self.micro_tokens):
@@ -59,7 +63,7 @@ class Learner:
     def _credit(self, known: dict[str, Tensor]) -> dict[str, Tensor]:
         """Credit is given over the whole round, also when several processes hold parts of it."""
         machine, method = self.machine, self.method
-        names = needs(method.credit)
+        names = needs(method.credit) + [n for n in welcomes(method.credit) if n in known]
         mine = [{n: known[n][b].cpu() for n in names} for b in range(len(known["mask"]))]
         everyone = machine.join(mine)
         whole = {n: _stack([one[n] for one in everyone]) for n in names}

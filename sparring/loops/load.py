@@ -113,6 +113,8 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     settings = job.discriminator
     assert settings is not None and job.judge is not None
     network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
+    if settings.judge_sees == "pair":
+        _check_room_for_two(job, trunk, data)
     real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
     size = sum(p.numel() for p in trunk.lm.parameters())
     updater = Updater(
@@ -124,6 +126,17 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
         network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings, job.judge,
         seed=job.seed, micro_tokens=job.optimizer.micro_tokens,
     )  # fmt: skip
+
+
+def _check_room_for_two(job: Job, trunk: Trunk, data: Data) -> None:
+    """Raise DataError when a prompt with two responses, each after the prompt, is longer than the model can read."""
+    longest = max(data.train, key=lambda row: len(row.prompt) + max(job.room, len(row.responses[0])))
+    tokens = 2 * (len(longest.prompt) + max(job.room, len(longest.responses[0])))
+    if trunk.context and tokens > trunk.context:
+        raise DataError(
+            f"{longest.where}: judge_sees pair reads two responses in {tokens} tokens, and {trunk.source} reads "
+            f"{trunk.context}; lower --max-tokens or --max-prompt, or leave judge_sees at one"
+        )
 
 
 def make_bag_of_words(job: Job, trunk: Trunk, data: Data, machine: Machine) -> BagOfWords:

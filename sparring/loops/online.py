@@ -15,9 +15,10 @@ from sparring.core.seeds import derive
 from sparring.data.batch import Row
 from sparring.data.responses import Responses, read_out
 from sparring.feedback.adversary import one_by_one
-from sparring.feedback.combine import learners
+from sparring.feedback.combine import judged, learners
 from sparring.feedback.leaks import find_leaks
 from sparring.feedback.protocol import Feedback
+from sparring.loops.before_after import say_again
 from sparring.loops.clock import Stopwatch
 from sparring.loops.figures import describe, facts
 from sparring.loops.gumbel import RelaxedLearner
@@ -93,6 +94,8 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     total = job.warm_up_rounds + job.settings.rounds
     last = run.last_row()
     clock = Stopwatch(spent=last.get("seconds", 0.0))
+    if done == 0:
+        loop.say_again(0)
     for number in range(done + 1, total + 1):
         if loop.memory.stopped:
             break
@@ -102,6 +105,7 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
             last |= clock.lap(last.pop("computed"))
             if is_marked:
                 last |= loop.evaluate(number)
+                loop.say_again(number)
             if job.machine.is_first:
                 run.log({run.clock: number} | last)
             job.machine.track(last, number)
@@ -146,12 +150,15 @@ class _Loop:
         rollout = self._sample(rows, number - 1)
         responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
         with job.machine.computing():
-            scores = job.feedback.score(responses).float().to(job.machine.device)
+            scores, by_token = judged(job.feedback, responses)
+        scores = scores.float().to(job.machine.device)
+        if by_token is not None:
+            by_token = by_token.float().to(job.machine.device)
         if not bool(scores.isfinite().all()):
             worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
             raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
         learner = self.learner.at(self.price)
-        known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished))
+        known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished), by_token)
         found = [f for one in job.machine.join(facts(rollout, known, scores)) for f in one]
         row = describe(found, self.price)
         if number > job.warm_up_rounds:
@@ -212,6 +219,14 @@ class _Loop:
         if job.settings.keep_best == "eval_score" and (self.memory.best is None or value > self.memory.best):
             self.memory.best, self.memory.best_round = value, number
         return {"eval_score": value}
+
+    def say_again(self, number: int) -> None:
+        """Note what the policy says after a round to the prompts that it was asked at the start."""
+        job = self.job
+        if job.machine.is_first:
+            with job.machine.computing():
+                said = say_again(job.networks.policy, job.held_out or job.prompts, self.how, job.settings.seed)
+            self.run.log_before_after(number, said)
 
     def attend(self, number: int, row: dict[str, float], progress: Progress) -> None:
         """Let the watch look at a round, and act on what it says."""

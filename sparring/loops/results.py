@@ -86,7 +86,10 @@ def _write_judge(job: Job, work: Online) -> None:
     tokenizer = work.networks.policy.trunk.tokenizer
     for judge in learners(work.feedback):
         # 4-bit weights cannot be merged with an adapter exactly, so such a judge stays in the checkpoints.
-        if isinstance(judge, Discriminator) and judge.network.trunk.adapter != "qlora":
-            write_folder(job.run / "judge", functools.partial(save_scorer, judge.network))
+        # One that reads two responses at once is no scorer of one either.
+        if isinstance(judge, Discriminator):
+            if judge.network.trunk.adapter != "qlora" and judge.settings.judge_sees != "pair":
+                with judge.scoring():
+                    write_folder(job.run / "judge", functools.partial(save_scorer, judge.network))
         elif isinstance(judge, BagOfWords):
             write_folder(job.run / BAG_OF_WORDS, functools.partial(judge.save, tokenizer))

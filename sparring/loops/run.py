@@ -3,6 +3,7 @@
     run.yaml        settings, versions, hashes, command
     metrics.jsonl   one row for each step or round
     samples.jsonl   what the policy said on the way
+    before_after.jsonl   what it said to the same prompts, at the start and at every checkpoint
     checkpoints/    the whole state of training, the newest few and the best
     model/          the result, as transformers or peft loads it
     README.md       the model card
@@ -33,6 +34,7 @@ class Run:
         self.path, self.clock = path, clock
         self.checkpoints = path / "checkpoints"
         self.metrics, self.samples = path / "metrics.jsonl", path / "samples.jsonl"
+        self.before_after = path / "before_after.jsonl"
         self._asked_to_end = False
 
     @property
@@ -47,6 +49,12 @@ class Run:
     def log_samples(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to samples.jsonl."""
         _append(self.samples, rows)
+
+    def log_before_after(self, clock: int, rows: list[dict[str, Any]]) -> None:
+        """Append rows to before_after.jsonl; those of the start, at 0, begin the file anew."""
+        if clock == 0:
+            self.before_after.unlink(missing_ok=True)
+        _append(self.before_after, [{self.clock: clock} | row for row in rows])
 
     def save(self, clock: int, state: dict[str, Any], best: int | None = None) -> Path:
         """Write a checkpoint after step or round `clock`; keep the newest ones and the best."""
@@ -113,7 +121,7 @@ class Run:
         return self.checkpoints / f"step-{clock:08d}"
 
     def _cut_back(self, clock: int) -> None:
-        for file in (self.metrics, self.samples):
+        for file in (self.metrics, self.samples, self.before_after):
             if file.exists():
                 kept = [r for r in _read(file) if r.get(self.clock, 0) <= clock]
                 checkpoint.write_text(file, "".join(json.dumps(r) + "\n" for r in kept))

@@ -192,12 +192,12 @@ class JudgeSettings:
     """What a judge is told that learns along with the policy, whatever it is made of."""
 
     reward: str = knob(
-        "logit", "the score s as reward: s, sigmoid(s) - 1/2, or log sigmoid(s)", choices=("logit", "norm", "logsig")
+        "logit",
+        "what s pays: s, sigmoid(s) - 1/2, log sigmoid(s), or a verdict with ties",
+        choices=("logit", "norm", "logsig", "tie"),
     )
     judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
-    negatives_share: float = knob(
-        0.5, "share of the fakes that are texts of the unwanted kind, if given", within=(0, 1)
-    )
+    negatives_share: float = knob(0.5, "share of the fakes that are unwanted texts, if given", within=(0, 1))
 
 
 @settings
@@ -221,8 +221,13 @@ class DiscriminatorSettings:
 
     judge_loss: str = knob(
         "bce",
-        "real and fake each for itself (bce, least squares), or real above fake of the same prompt (bt)",
-        choices=("bce", "bt", "ls"),
+        "real and fake each for itself (bce, ls), or one above the other (bt, tie)",
+        choices=("bce", "bt", "ls", "tie"),
+    )
+    judge_sees: str = knob(
+        "one",
+        "one response, its prefixes (pays each token), or a pair: it and a real one",
+        choices=("one", "prefix", "pair"),
     )
     judge_lr: float = knob(0.0, "learning rate of the judge; 0 takes half of what fits the model", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
@@ -230,10 +235,9 @@ class DiscriminatorSettings:
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
     label_smoothing: float = knob(0.1, "how far the judge's targets stay from 0 and 1", within=(0, 0.49))
     replay: float = knob(0.5, "share of the fakes in an update that are of earlier rounds", within=(0, 1))
+    judge_average: float = knob(0.0, "share that the average of its weights, which scores, keeps", within=(0, 0.9999))
     judge_reads: str = knob(
-        "mean",
-        "what its head reads: the mean over the response's tokens, or the last one",
-        choices=("mean", "last"),
+        "mean", "what its head reads: the mean over the tokens, or the last one", choices=("mean", "last")
     )
     judge_held_out: float = knob(0.2, "share of the demonstrations that the judge never learns from", within=(0, 0.9))
 

@@ -4,7 +4,8 @@
     q = pi(y_t) / pi_old(y_t)
     V = max( (v - R)^2, (v_old + clip(v - v_old, -vc, vc) - R)^2 ) / 2
 
-Every token pays kl * log(pi_old / pi_ref), and the last one also earns the score. Advantages A come
+Every token pays kl * log(pi_old / pi_ref), and the last one also earns the score, or what
+judges that pay token by token have left of it. Advantages A come
 from these rewards and the values v_old by Generalized Advantage Estimation and are then whitened over
 the whole round (mean 0, standard deviation 1); returns R are the same advantages before whitening, plus
 v_old. Rewards can be whitened first, their mean put back; that changes the unit of the values and no
@@ -30,7 +31,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparring.core.credit import at_last_token, gae, kl_k1
+from sparring.core.credit import gae, kl_k1, token_by_token
 from sparring.core.loss import Loss
 from sparring.core.masked import masked_sum, whiten
 from sparring.core.registry import knob, method
@@ -58,8 +59,9 @@ class PPO:
         ref_token_logps: Float[Tensor, "B K T"],
         old_values: Float[Tensor, "B K T"],
         mask: Bool[Tensor, "B K T"],
+        token_scores: Float[Tensor, "B K T"] | None = None,
     ) -> dict[str, Float[Tensor, "B K T"]]:
-        rewards = at_last_token(scores, mask) - self.kl * kl_k1(old_token_logps, ref_token_logps)
+        rewards = token_by_token(scores, token_scores, mask) - self.kl * kl_k1(old_token_logps, ref_token_logps)
         if self.whiten in ("rewards", "both"):
             rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = gae(rewards, old_values, mask, self.gamma, self.lam)

@@ -25,7 +25,7 @@ of a baseline is from Williams 1992, doi:10.1007/BF00992696.
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparring.core.credit import at_last_token, gae, kl_k1
+from sparring.core.credit import gae, kl_k1, token_by_token
 from sparring.core.errors import SettingError
 from sparring.core.loss import Loss
 from sparring.core.masked import masked_sum
@@ -47,13 +47,15 @@ class ReinforceValue:
         ref_token_logps: Float[Tensor, "B K T"],
         old_values: Float[Tensor, "B K T"],
         mask: Bool[Tensor, "B K T"],
+        token_scores: Float[Tensor, "B K T"] | None = None,
     ) -> dict[str, Float[Tensor, "B K T"]]:
         if self.objective == "share" and self.kl > 1:
             raise SettingError(
                 f"kl is {self.kl:g}, but a share lies between 0 and 1; lower it, or take objective price"
             )
         weight = 1 - self.kl if self.objective == "share" else 1.0
-        rewards = at_last_token(weight * scores, mask) - self.kl * kl_k1(old_token_logps, ref_token_logps)
+        earned = weight * token_by_token(scores, token_scores, mask)
+        rewards = earned - self.kl * kl_k1(old_token_logps, ref_token_logps)
         advantages, returns = gae(rewards, old_values, mask, gamma=1.0, lam=1.0)
         return {"advantages": advantages, "returns": returns}
 

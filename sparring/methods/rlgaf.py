@@ -9,7 +9,7 @@ from the policy's own samples (fake); the policy learns to be taken for real. Th
 In the discriminator's update the samples are text, so no gradient reaches the policy; in the policy's
 update the discriminator only scores.
 
-Three reward forms, of which the paper uses all at one place or another:
+Three reward forms, of which the paper uses all at one place or another (a fourth is for verdicts with ties):
 
     logit     s                   unbounded; at best log( p_data / pi )
     norm      sigmoid(s) - 1/2    -1/2 to 1/2, 0 when nobody can tell
@@ -21,6 +21,9 @@ is log 2. With KL price b and the logit form the end is pi ~ p_data^(1/(1+b)) * 
 Two readings of the paper's IMDB experiment, in which only positive reviews are wanted: (i) positive
 reviews are real and only the policy's samples are fake; (ii) negative reviews are fakes as well
 (section 3.1 of the paper: the discriminator punishes them). Extra fakes are a setting of the data.
+
+The discriminator may also see every prefix of a response, and then pays PPO's tokens one by one (`--judge-sees
+prefix`), or a response beside a demonstration of its prompt, with ties (`--judge-sees pair --judge-loss tie`).
 
 With few demonstrations a discriminator knows them by heart before it knows what they share. Then
 --feedback bag_of_words helps: a judge that learns along as well and sees words only, a logistic regression

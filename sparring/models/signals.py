@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from sparring.core.errors import SettingError
@@ -18,6 +18,7 @@ from sparring.data.batch import Batch
 from sparring.models import logprobs
 from sparring.models.allowed import restrict
 from sparring.models.forward import States, lay_out_dense, states
+from sparring.models.heads import means_so_far, read, scalar_head, spread
 from sparring.models.trunk import POLICY, Trunk
 
 
@@ -134,15 +135,6 @@ def new_critic(policy: Network, seed: int) -> Network:
     return Network(trunk=policy.trunk, adapter="critic", head=head)
 
 
-def scalar_head(trunk: Trunk, seed: int) -> nn.Linear:
-    """Make a linear map from a hidden state to one number."""
-    head = nn.Linear(trunk.width, 1, bias=False, device=trunk.device)
-    g = torch.Generator().manual_seed(seed)
-    start = torch.randn(1, trunk.width, generator=g) / (trunk.width + 1) ** 0.5
-    head.weight.data.copy_(start)
-    return head
-
-
 def asks_for_reference(names: Sequence[str]) -> bool:
     """Tell whether one of these signals is measured against the frozen reference."""
     return not {"ref_token_logps", "token_kls"}.isdisjoint(names)
@@ -175,10 +167,17 @@ def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None =
     assert network.head is not None
     seen = network.states(batch, relaxed)
     if network.reads == "mean":
-        return masked_mean(_spread(_read(network.head, seen.own), batch.mask), batch.mask)
-    flat = _read(network.head, seen.last)
+        return masked_mean(spread(read(network.head, seen.own), batch.mask), batch.mask)
+    flat = read(network.head, seen.last)
     out = torch.zeros(batch.exists.shape, dtype=flat.dtype, device=flat.device)
     return out.masked_scatter(batch.exists, flat)
+
+
+def score_prefixes(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
+    """Score each response up to each of its tokens as `score` would if it ended there; 0 on padding."""
+    assert network.head is not None
+    at_tokens = spread(read(network.head, network.states(batch).own), batch.mask)
+    return means_so_far(at_tokens, batch.mask) if network.reads == "mean" else at_tokens
 
 
 @torch.no_grad()
@@ -188,12 +187,6 @@ def mean_states(network: Network, batch: Batch) -> Float[Tensor, "B K D"]:
     spread = torch.zeros(*batch.mask.shape, own.shape[-1], device=own.device)
     spread[batch.mask] = own
     return spread.sum(2) / batch.mask.sum(-1, keepdim=True).clamp(min=1)
-
-
-def _read(head: nn.Linear, hidden: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
-    """Apply a scalar head in 32 bits, whatever the body computed in: a score in 16 bits has only two digits."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        return head(hidden.float())[:, 0]
 
 
 class _Once:
@@ -230,7 +223,7 @@ def _logps(
             forward(network).before, head.weight, head.bias, batch.response_ids[batch.mask],
             temperature=networks.temperature, allowed=allowed,
         )  # fmt: skip
-    return _spread(flat, batch.mask)
+    return spread(flat, batch.mask)
 
 
 def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:
@@ -241,7 +234,7 @@ def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:
 def _entropies(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
     head = _plain_head(networks.policy, "entropy")
     seen = forward(networks.policy).before
-    return _spread(logprobs.entropies(seen, head.weight, head.bias, temperature=networks.temperature), batch.mask)
+    return spread(logprobs.entropies(seen, head.weight, head.bias, temperature=networks.temperature), batch.mask)
 
 
 def _token_kls(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
@@ -253,7 +246,7 @@ def _token_kls(networks: Networks, batch: Batch, forward: Callable[[Network], St
         forward(networks.policy).before, head.weight, head.bias, before, ref_head.weight, ref_head.bias,
         temperature=networks.temperature,
     )  # fmt: skip
-    return _spread(flat, batch.mask)
+    return spread(flat, batch.mask)
 
 
 def _plain_head(network: Network, figure: str) -> nn.Linear:
@@ -277,7 +270,7 @@ def _values(networks: Networks, batch: Batch, forward: Callable[[Network], State
         hidden = forward(networks.policy).before.detach()
     else:
         hidden = forward(critic).before
-    return _spread(_read(critic.head, hidden), batch.mask)
+    return spread(read(critic.head, hidden), batch.mask)
 
 
 def _general_logps(
@@ -290,7 +283,3 @@ def _general_logps(
     logits = logits.reshape(-1, logits.shape[-1])[layout.before].float() / temperature
     logps = restrict(logits, allowed).log_softmax(-1)
     return logps.gather(-1, batch.response_ids[batch.mask][:, None])[:, 0]
-
-
-def _spread(flat: Float[Tensor, " N"], mask: Bool[Tensor, "B K T"]) -> Float[Tensor, "B K T"]:
-    return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
