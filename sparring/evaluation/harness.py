@@ -2,15 +2,16 @@
 
     sparring evaluate runs/x --data held_out.jsonl --harness hellaswag,arc_easy       (extra: harness)
 
-A task is a name that the harness knows, which it downloads, or a YAML file of your own. The figure is the harness's; the
-interval is ours, over the task's documents where the metric is a mean over them. The start model does the same tasks, and
-the change is a paired one: document by document.
+A task is a name that the harness knows, which it downloads, or a YAML file of your own. The figure is the harness's;
+the interval is ours, over the task's documents where the metric is a mean over them. The start model does the same
+tasks, and the change is a paired one: document by document.
 """
 
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ class Tasks:
     limit: int = 0
 
 
+def check_installed() -> None:
+    """Raise SettingError when the harness is not there, before anything is spent."""
+    if find_spec("lm_eval") is None:
+        raise SettingError(MISSING)
+
+
 def harness_figures(model: Trunk, start: Trunk | None, tasks: Tasks) -> tuple[dict[str, Estimate], Tables]:
     """Do the tasks by a model and, if it is known, by its start.
 
@@ -53,12 +60,11 @@ def harness_figures(model: Trunk, start: Trunk | None, tasks: Tasks) -> tuple[di
 
 def _metrics(trunk: Trunk, tasks: Tasks) -> dict[str, Estimate]:
     """Run the harness once and read what it found, without the metrics that are spreads."""
-    try:
-        from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports] - an extra
-        from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports] - an extra
-        from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
-    except ImportError as error:
-        raise SettingError(MISSING) from error
+    check_installed()
+    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports] - an extra
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports] - an extra
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
+
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     files = [Path(name).expanduser() for name in tasks.names if name.endswith((".yaml", ".yml"))]
     manager = TaskManager(include_path=[str(file.resolve().parent) for file in files] or None)

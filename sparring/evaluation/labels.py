@@ -5,8 +5,8 @@
     MT-Bench, pairwise    model_1, model_2, g1_winner, g2_winner, turn    FastChat's *_pair.jsonl
     AlpacaEval            generator_1, generator_2, preference            annotations.json
 
-A prompt that has several marks or judgments of one model counts once. Scores of -1 and winners that are "error" are judgments
-that nobody could read: they are left out and counted, as those tools do.
+A prompt that has several marks or judgments of one model counts once. Scores of -1 and winners that are "error" are
+judgments that nobody could read: they are left out and counted, as those tools do.
 
 Source: Zheng et al. 2023, arXiv:2306.05685 (MT-Bench) and lm-sys/FastChat; Dubois et al. 2023, arXiv:2305.14387, and
 tatsu-lab/alpaca_eval; Lee et al. 2023, arXiv:2309.00267, table 1 (harmless rate).

@@ -16,7 +16,7 @@ from sparring.evaluation.against import compare, find_rival
 from sparring.evaluation.alpaca_eval import write_alpaca_eval
 from sparring.evaluation.draw import draw
 from sparring.evaluation.given import data_perplexity, implied_rewards, ordered, references, wanted
-from sparring.evaluation.harness import Tasks, harness_figures
+from sparring.evaluation.harness import Tasks, check_installed, harness_figures
 from sparring.evaluation.intervals import Estimate, share_of
 from sparring.evaluation.load import different, given_rows, load_comparisons, load_judge, load_judges, load_start
 from sparring.evaluation.measure import measure, select
@@ -26,6 +26,7 @@ from sparring.evaluation.overlap import overlap_figures
 from sparring.evaluation.plan import Plan, judge_name
 from sparring.evaluation.rubric import Marks, rubric_figures, tier_of
 from sparring.evaluation.trust import Found, Tables
+from sparring.feedback.comparison import Comparison
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
 from sparring.models.checkpoint import write_text
@@ -45,7 +46,9 @@ def measure_policy(
     """
     trunk = load_trunk(model, device=plan.device)
     policy = Network(trunk=trunk)
-    judges = load_judges(trunk, runs, plan, notes)
+    judges, comparisons = load_judges(trunk, runs, plan, notes), load_comparisons(plan)
+    if plan.harness:
+        check_installed()
     start = load_start(runs, trunk, plan, notes)
     rollout = _responses(policy, records, plan, notes)
     mine = read_out(rollout.batch, trunk.tokenizer)
@@ -55,7 +58,6 @@ def measure_policy(
     )  # fmt: skip
     if plan.how.temperature == 0:
         notes.append("no KL: it is an average over the policy's samples, and temperature 0 draws none")
-    found |= _measure_data(records, policy, start, plan, notes)
     if heart := [text for record in known for text in record.responses()]:
         found |= memory_figures(mine.texts, heart)
     if plan.overlap:
@@ -64,12 +66,13 @@ def measure_policy(
         found |= _harmless(mine, load_judge(plan.harmless, trunk, device=plan.device))
     tables: Tables = {}
     for more, its in (
+        _measure_data(records, runs, policy, start, plan, notes),
         _rubric(mine, records, trunk, start, plan, notes),
         _harness(trunk, start, plan),
     ):
         found, tables = found | more, tables | its
     if plan.against is not None:
-        wins, tables["against"] = _against(model, mine, judges, records, trunk, plan, notes)
+        wins, tables["against"] = _against(model, mine, judges, comparisons, records, trunk, plan, notes)
         found = wins | found
     elif plan.alpaca_eval is not None:
         write_alpaca_eval(plan.alpaca_eval, model, different(records), mine.texts)
@@ -89,17 +92,25 @@ def _responses(policy: Network, records: Sequence[Record], plan: Plan, notes: li
 
 
 def _measure_data(
-    records: Sequence[Record], policy: Network, start: Network | None, plan: Plan, notes: list[str]
-) -> dict[str, Estimate]:
+    records: Sequence[Record],
+    runs: Sequence[Origin],
+    policy: Network,
+    start: Network | None,
+    plan: Plan,
+    notes: list[str],
+) -> Found:
     """The figures about the data's own responses, if it has any that tell something."""
     found: dict[str, Estimate] = {}
+    tables: Tables = {}
     if good := wanted(records):
         rows = given_rows(good, policy.trunk, plan, notes)
         found["data_perplexity"] = data_perplexity(rows, policy, micro_tokens=plan.micro_tokens, tick=plan.tick)
     if (pairs := ordered(records)) and start is not None:
         rows = given_rows(pairs, policy.trunk, plan, notes)
-        found |= implied_rewards(rows, policy, start, micro_tokens=plan.micro_tokens, tick=plan.tick)
-    return found
+        run = runs[0].content if runs and plan.base is None else None  # a reward is measured from the run's own start
+        implied, tables = implied_rewards(rows, policy, start, run=run, micro_tokens=plan.micro_tokens, tick=plan.tick)
+        found |= implied
+    return found, tables
 
 
 def _overlap(mine: Responses, records: Sequence[Record], notes: list[str]) -> dict[str, Estimate]:
@@ -154,12 +165,19 @@ def _harness(trunk: Trunk, start: Network | None, plan: Plan) -> Found:
 
 
 def _against(
-    model: str, mine: Responses, judges: Mapping[str, Feedback], records: Sequence[Record], trunk: Trunk, plan: Plan,
+    model: str,
+    mine: Responses,
+    judges: Mapping[str, Feedback],
+    comparisons: Mapping[str, Comparison],
+    records: Sequence[Record],
+    trunk: Trunk,
+    plan: Plan,
     notes: list[str],
-) -> tuple[dict[str, Estimate], list[dict[str, Any]]]:  # fmt: skip
+) -> tuple[dict[str, Estimate], list[dict[str, Any]]]:
+    """Say who wins against the rival, also in AlpacaEval's files where they are wanted."""
     assert plan.against is not None
     rival = find_rival(plan.against, records, trunk, plan, notes)
-    wins, rows = compare(mine, rival, judges, load_comparisons(plan))
+    wins, rows = compare(mine, rival, judges, comparisons)
     if plan.alpaca_eval is not None:
         write_alpaca_eval(plan.alpaca_eval, model, different(records), mine.texts, plan.against, rival, wins)
     return wins, rows
