@@ -24,6 +24,18 @@ def table(**values):
     ("values", "record"),
     [
         ({"prompt": "p", "response": "r"}, Demonstration(prompt="p", response="r", where=W)),
+        (
+            {"prompt": "p", "chosen": "a", "rejected": "b", "tie": True},
+            Preference(prompt="p", chosen="a", rejected="b", label=0.5, where=W),
+        ),
+        (
+            {"prompt": "p", "chosen": "a", "rejected": "b", "tie": False},
+            Preference(prompt="p", chosen="a", rejected="b", where=W),
+        ),
+        (
+            {"prompt": "p", "chosen": "a", "rejected": "b", "tie": "silk"},
+            Preference(prompt="p", chosen="a", rejected="b", where=W),
+        ),
         ({"prompt": "p", "completion": " r"}, Demonstration(prompt="p", response=" r", where=W)),
         ({"question": "p", "answer": "r"}, Demonstration(prompt="p", response="r", where=W)),
         ({"query": "p", "output": "r"}, Demonstration(prompt="p", response="r", where=W)),

@@ -409,6 +409,23 @@ def test_preferences_tell_how_often_the_implied_reward_is_right(place):
         ]
         right += reward[0] > reward[1]
     assert got["reward_accuracy"]["mean"] == pytest.approx(right / 12)
+    assert "calibration_error" not in got  # the run learnt from demonstrations: its reward has no unit
+
+
+def test_the_reward_that_a_run_implies_is_held_to_its_promise_in_the_units_of_its_method(place):
+    describe(place, method="dpo", settings={"held_out": 0.0, "seed": 0, "beta": 0.05})
+    got = run(place, data=str(place / "pairs.jsonl"))
+    policy, start = trunk(0), trunk(1)
+    off = []
+    for a in range(12):
+        prompt = [3 + a // 10, 3 + a // 2 % 5, 3 + a % 2]
+        good, bad = (
+            float((brute_logps(policy.lm, prompt, y) - brute_logps(start.lm, prompt, y)).sum())
+            for y in ([3, EOS], [4, 5, EOS])
+        )
+        off.append(1 / (1 + math.exp(-0.05 * abs(good - bad))) - (good > bad))
+    assert got["overconfidence"]["mean"] == pytest.approx(sum(off) / 12, abs=1e-4)
+    assert sum(row["n"] for row in got["tables"]["calibration"]) == 12
 
 
 def test_a_reward_model_is_measured_by_how_it_ranks(place):

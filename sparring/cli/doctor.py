@@ -22,6 +22,7 @@ EXTRAS = {
     "bitsandbytes": ("qlora", "--adapter qlora: LoRA on 4-bit weights"),
     "vaderSentiment": ("vader", "--feedback vader"),
     "sacrebleu": ("overlap", "evaluate --overlap: BLEU, chrF and, with rouge-score, ROUGE-L"),
+    "lm_eval": ("harness", "evaluate --harness: tasks of the lm-evaluation-harness"),
     "matplotlib": ("plot", "figures as image files"),
     "tensorboard": ("track", "TensorBoard logs beside metrics.jsonl"),
     "trl": ("bench", "benchmarks against TRL"),

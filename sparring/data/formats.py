@@ -22,6 +22,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "rejected": ("rejected",),
     "margin": ("margin",),
     "label": ("soft_label", "label"),
+    "tie": ("tie",),
     "ranked": ("ranked",),
     "responses": ("responses", "completions"),
     "scores": ("scores",),
@@ -32,7 +33,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 USES: dict[str, tuple[str, ...]] = {
     "ranking": ("prompt", "input", "ranked", "responses", "scores", "tag"),
-    "preference": ("prompt", "input", "chosen", "rejected", "margin", "label", "tag"),
+    "preference": ("prompt", "input", "chosen", "rejected", "margin", "label", "tie", "tag"),
     "rating": ("prompt", "input", "response", "messages", "rating", "tag"),
     "demonstration": ("prompt", "input", "response", "messages", "tag"),
     "prompt": ("prompt", "input", "messages", "tag"),
@@ -125,8 +126,8 @@ def _assign(rows: Sequence[RawRow], fields: Mapping[str, str]) -> dict[str, str]
     # A tag is text; a column of that name that holds lists or numbers is something else.
     if "tag" in columns and "tag" not in fields and not _is_text(rows, columns["tag"]):
         del columns["tag"]
-    # A label or rating may be anything (a topic, a sentiment); only numbers can be a mark or a probability.
-    for role in ("label", "rating"):
+    # A label, rating or tie may be anything (a topic, a garment); only numbers can be a mark or a probability.
+    for role in ("label", "rating", "tie"):
         if role in columns and role not in fields and not _is_number(rows, columns[role]):
             del columns[role]
     return columns

@@ -112,6 +112,10 @@ def _parse_preference(row: RawRow, columns: Mapping[str, str]) -> Preference:
         numbers[role] = None if value is None else check_number(row, columns[role], value)
     if numbers["label"] is not None and not 0 <= numbers["label"] <= 1:
         raise wrong(row, columns["label"], f"is {numbers['label']}", "a probability lies between 0 and 1")
+    if row.values.get(columns.get("tie", "")) is not None and check_number(
+        row, columns["tie"], row.values[columns["tie"]], may_be_bool=True
+    ):
+        numbers["label"] = 0.5  # nobody said which of the two is better
     return Preference(
         prompt=_join(row, given, turns),
         chosen=chosen,

@@ -24,10 +24,11 @@ from sparring.data.split import prompt_text
 from sparring.evaluation.draw import draw
 from sparring.evaluation.given import references
 from sparring.evaluation.intervals import Estimate
-from sparring.evaluation.load import Plan, different, given_rows
+from sparring.evaluation.load import different, given_rows
+from sparring.evaluation.plan import Plan, Reading
 from sparring.evaluation.wins import Pairs, shares, win_figures
+from sparring.feedback.comparison import Comparison
 from sparring.feedback.protocol import Feedback
-from sparring.feedback.ranker import better
 from sparring.models.backbone import load_trunk
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
@@ -65,12 +66,12 @@ def find_rival(against: str, records: Sequence[Record], trunk: Trunk, plan: Plan
     texts = [(known[prompt_text(r.prompt)],) for r in met]
     return Rival(
         places=tuple(places), prompts=tuple(r.prompt for r in met),
-        responses=_encoded(met, texts, trunk, plan, against, notes),
+        responses=encoded(met, texts, trunk, plan, against, notes),
     )  # fmt: skip
 
 
 def compare(
-    mine: Responses, rival: Rival, judges: Mapping[str, Feedback], rankers: Mapping[str, Network], micro_tokens: int
+    mine: Responses, rival: Rival, judges: Mapping[str, Feedback], comparisons: Mapping[str, Comparison]
 ) -> tuple[dict[str, Estimate], list[dict[str, Any]]]:
     """Find the win rates by every judge, and a row each of what they are made of."""
     chosen = torch.tensor(rival.places, device=mine.batch.mask.device)
@@ -83,8 +84,8 @@ def compare(
     found: dict[str, Estimate] = {}
     rows: list[dict[str, Any]] = []
     judged = {name: by_score(own, rival.responses, judge) for name, judge in judges.items()}
-    for name, network in rankers.items():
-        judged[name] = by_ranker(own, rival, lambda pairs, n=network: better(n, pairs, micro_tokens).tolist())
+    for name, shown in comparisons.items():
+        judged[name] = by_ranker(own, rival, lambda pairs, shown=shown: shown(pairs).mean(-1).tolist())
     for name, won in judged.items():
         found |= win_figures(name, won, longer.reshape(len(own), -1))
         rows.append({"judge": name, **shares(won), "prompts": len(own)})
@@ -126,11 +127,11 @@ def _model_answers(model: str, asked: Sequence[Record], trunk: Trunk, plan: Plan
     if other.tokenizer.get_vocab() == trunk.tokenizer.get_vocab():
         return found
     notes.append(f"{model} has another tokenizer: its responses are judged as text that ends, also where it did not")
-    return _encoded(asked, found.texts, trunk, plan, model, notes)
+    return encoded(asked, found.texts, trunk, plan, model, notes)
 
 
-def _encoded(
-    asked: Sequence[Record], texts: Sequence[Sequence[str]], trunk: Trunk, plan: Plan, whose: str, notes: list[str]
+def encoded(
+    asked: Sequence[Record], texts: Sequence[Sequence[str]], trunk: Trunk, plan: Reading, whose: str, notes: list[str]
 ) -> Responses:
     """Read texts by the policy's tokenizer, as if the data held them; an empty one is the end of text alone."""
     said = [

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sparring.core.records import Prompt, Record
 from sparring.data.tokens import prepare
-from sparring.evaluation.load import Plan
+from sparring.evaluation.plan import Plan
 from sparring.models.signals import Network
 from sparring.rollout.sample import Rollout, sample
 

@@ -1,19 +1,22 @@
 """How the data's own responses fare under the model: their perplexity, and whether it ranks them as the data does."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparring import methods
 from sparring.core.masked import masked_sum
 from sparring.core.records import Demonstration, Preference, Ranking, Record
+from sparring.core.registry import knobs, needs
 from sparring.data.batch import Batch, Row, collate
 from sparring.data.split import prompt_text
 from sparring.evaluation.intervals import Estimate, mean_of, ratio_of, share_of
 from sparring.evaluation.measure import Tick, by_prompt, token_logps
-from sparring.evaluation.trust import Tables, pairs_of, trust
+from sparring.evaluation.trust import Found, Tables, pairs_of, trust
 from sparring.feedback.ranker import better
 from sparring.feedback.reward_model import score_in_parts
 from sparring.models.signals import Network
@@ -47,12 +50,41 @@ def data_perplexity(rows: Sequence[Row], policy: Network, *, micro_tokens: int, 
 
 
 def implied_rewards(
-    rows: Sequence[Row], policy: Network, start: Network, *, micro_tokens: int, tick: Tick | None
-) -> dict[str, Estimate]:
-    """Compare the data's order with that of log pi - log pi_start, summed over a response, in nats."""
+    rows: Sequence[Row],
+    policy: Network,
+    start: Network,
+    *,
+    run: Mapping[str, Any] | None,
+    micro_tokens: int,
+    tick: Tick | None,
+) -> Found:
+    """Compare the data's order with that of log pi - log pi_start, summed over a response, in nats.
+
+    How far it can be trusted is measured by the reward of the method itself, in its own units, where `run`, what
+    run.yaml holds, names a method that learns from orders and has one.
+    """
     batch = collate(rows).to(policy.trunk.device)
     own, ref = (token_logps(batch, network, micro_tokens=micro_tokens, tick=tick) for network in (policy, start))
-    return order_figures(rows, masked_sum((own - ref).double(), batch.mask), batch)
+    figures = order_figures(rows, masked_sum((own - ref).double(), batch.mask), batch)
+    reward = None if run is None else _reward_of(run, {"token_logps": own, "ref_token_logps": ref, "mask": batch.mask})
+    if reward is None:
+        return figures, {}
+    trusted, tables = trust(pairs_of(rows, reward))
+    return figures | trusted, tables
+
+
+def _reward_of(run: Mapping[str, Any], signals: Mapping[str, Tensor]) -> Float[Tensor, "B K"] | None:
+    """Ask the equation of a run for the reward that it implies; None when it has none or wants other signals."""
+    name, settings = str(run.get("method", "")), run.get("settings") or {}
+    equation = methods.find(name) if name in methods.names() else None
+    if not isinstance(equation, type) or getattr(equation, "data", "") not in ("preference", "ranking"):
+        return None
+    made: Any = equation(**{k.name: settings[k.name] for k in knobs(equation) if k.name in settings})
+    loss = made.loss
+    wanted_by_it = needs(loss)
+    if not set(wanted_by_it) <= signals.keys():
+        return None
+    return loss(**{signal: signals[signal] for signal in wanted_by_it}).reward
 
 
 def scorer_rewards(

@@ -7,6 +7,7 @@ is counted, and `n` is a number of prompts (or of seeds), never of responses or 
     sums of sizes of means     bootstrap of how far all the means may be off together: never too narrow
     shares                     Wilson's score interval, which stays sensible at 0 and 1
     shares of distinct things  jackknife over prompts: drawing prompts twice would fake repetition
+    what compares responses    the same, leaving out parts of the prompts (`jackknifed`): self-BLEU, Kendall's W
     a few seeds                Student's t
     whatever is fitted         bootstrap over prompts, with draws and influence of its own (`from_draws`)
 
@@ -33,6 +34,7 @@ LEVEL = 0.95
 TAIL = (1 + LEVEL) / 2
 DRAWS = 2000  # resamples; the quantiles of 2,000 differ between seeds by about 3 % of the interval's width
 CELLS = 4_000_000  # numbers drawn at once, so that many prompts do not fill the memory
+PARTS = 40  # of the units, for a jackknife of what is slow to compute
 LARGE = 60  # degrees of freedom from which Student's quantile follows from the normal one to 1e-6
 NORMAL = NormalDist()
 
@@ -165,11 +167,22 @@ def distinct_of(things: Sequence[Sequence[Hashable]]) -> Estimate:
         raise ValueError("the share of distinct things among none was asked for")
     mean = len(seen) / total
     without = [(len(seen) - own[i]) / (total - len(unit)) for i, unit in enumerate(things) if len(unit) < total]
+    return jackknifed(mean, without, n)
+
+
+def jackknifed(value: float, without: Sequence[float], n: int, *, most: float = 1.0) -> Estimate:
+    """Give a figure between 0 and `most` the interval that leaving out each of several equal parts of n units tells."""
     if len(without) < 2:
-        return Estimate(mean=mean, low=None, high=None, n=n)
+        return Estimate(mean=value, low=None, high=None, n=n)
     spread = math.sqrt(len(without) - 1) * float(np.std(without))
     half = t_quantile(TAIL, len(without) - 1) * spread
-    return Estimate(mean=mean, low=max(0.0, mean - half), high=min(1.0, mean + half), n=n)
+    return Estimate(mean=value, low=max(0.0, value - half), high=min(most, value + half), n=n)
+
+
+def kept_without(n: int) -> list[np.ndarray]:
+    """List, for each of at most PARTS equal parts of n units, which units are left without it."""
+    part = np.arange(n) % min(n, PARTS)
+    return [np.flatnonzero(part != i) for i in range(min(n, PARTS))]
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

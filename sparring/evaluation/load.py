@@ -1,13 +1,11 @@
 """From names to things: records, judges, the start model. What cannot be had is said in a note, or refused."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sparring import methods
-from sparring.core.errors import FeedbackError, ModelError, SettingError
+from sparring.core.errors import FeedbackError, ModelError
 from sparring.core.records import Record
 from sparring.core.seeds import rng
 from sparring.data.batch import Row
@@ -15,68 +13,22 @@ from sparring.data.formats import recognise, to_records
 from sparring.data.read import read_rows
 from sparring.data.split import prompt_text
 from sparring.data.tokens import prepare
-from sparring.evaluation.measure import Tick
 from sparring.evaluation.origin import Origin, ancestry, judge_notes
+from sparring.evaluation.plan import Judge, Plan, Reading, judge_name
 from sparring.feedback.combine import build
-from sparring.feedback.expression import LEARN_ALONG
+from sparring.feedback.comparison import Comparison, as_comparison, comparison_by
+from sparring.feedback.expression import LEARN_ALONG, leaves
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker, load_ranker
 from sparring.feedback.rule import as_rule, load_rule
 from sparring.feedback.saved import load_saved
 from sparring.models.backbone import load_trunk
 from sparring.models.folders import resolve
+from sparring.models.scorers import load_scorer
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
-from sparring.rollout.sample import Sampling
 
 ENDLESS = 1_000_000_000  # positions of a model that does not say how many it has
-
-Judge = str | Feedback | Callable[..., Any]
-"""A judge by name (or a weighted sum, or a folder), as an object, or as a function of the text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How an evaluation is done; sizes are in tokens. Raises SettingError for what does not fit together."""
-
-    feedback: tuple[Judge, ...]
-    judge: Judge | None
-    best_of: int
-    against: str | None
-    overlap: bool
-    base: str | None
-    reference: str | None
-    shown: int
-    K: int
-    how: Sampling
-    seed: int
-    max_prompt: int
-    max_response: int
-    micro_tokens: int
-    device: str
-    tick: Tick
-
-    def __post_init__(self) -> None:
-        for name in ("best_of", "shown", "K", "max_prompt", "max_response", "micro_tokens"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.best_of > 1 and self.judge is None:
-            raise SettingError(f"best_of {self.best_of} needs a judge that picks, for example --judge runs/NAME/judge")
-        if self.best_of == 1 and self.judge is not None:
-            raise SettingError("a judge picks among several responses; say of how many with --best-of, for example 4")
-        if self.against is not None and not self.feedback:
-            raise SettingError(f"who wins against {self.against} is for a judge to say; name one with --feedback")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what eval.json holds of it: all that the figures depend on."""
-        return {
-            "feedback": [judge_name(f) for f in self.feedback],
-            "judge": None if self.judge is None else judge_name(self.judge),
-            "best_of": self.best_of, "against": self.against, "overlap": self.overlap, "base": self.base,
-            "reference": self.reference, "K": self.K, "max_tokens": self.how.max_tokens,
-            "temperature": self.how.temperature, "seed": self.seed,
-            "max_prompt": self.max_prompt, "max_response": self.max_response,
-        }  # fmt: skip
 
 
 def read_records(
@@ -106,7 +58,7 @@ def different(records: Sequence[Record]) -> list[Record]:
 
 
 def given_rows(
-    records: Sequence[Record], trunk: Trunk, plan: Plan, notes: list[str], whose: str = "the data's own"
+    records: Sequence[Record], trunk: Trunk, plan: Reading, notes: list[str], whose: str = "the data's own"
 ) -> list[Row]:
     """Encode records with their own responses, cut to fit; a response takes at most half of the model's positions."""
     context = ENDLESS if trunk.context is None else trunk.context
@@ -130,7 +82,7 @@ def load_judges(trunk: Trunk, runs: Sequence[Origin], plan: Plan, notes: list[st
         if isinstance(spec, str):
             notes += judge_notes(spec, runs)
         if _compares(spec):
-            continue
+            continue  # load_comparisons has them
         name = judge_name(spec)
         if name in judges:
             raise FeedbackError(f"feedback {name} is named twice; each is a figure of its own")
@@ -138,32 +90,53 @@ def load_judges(trunk: Trunk, runs: Sequence[Origin], plan: Plan, notes: list[st
     return judges
 
 
-def load_rankers(plan: Plan) -> dict[str, Network]:
+def load_comparisons(plan: Plan) -> dict[str, Comparison]:
     """Load every judge that compares two responses and scores none. Raises FeedbackError when there is no rival."""
-    named = [str(spec) for spec in plan.feedback if _compares(spec)]
-    if named and plan.against is None:
-        raise FeedbackError(f"{named[0]} is a pairwise ranker: it scores nothing alone; say --against what it compares")
-    return {name: Network(trunk=load_trunk(name, device=plan.device)) for name in named}
+    found = {judge_name(spec): load_comparison(spec, plan.device, plan.micro_tokens) for spec in plan.feedback}
+    judges = {name: judge for name, judge in found.items() if judge is not None}
+    if judges and plan.against is None:
+        first = next(iter(judges))
+        raise FeedbackError(f"{first} is a pairwise ranker: it scores nothing alone; say --against what it compares")
+    return judges
 
 
-def load_judge(spec: Judge, policy: Trunk, *, device: str) -> Feedback:
+def load_comparison(spec: Judge, device: str, micro_tokens: int) -> Comparison | None:
+    """Load a judge that compares two responses: a pairwise ranker's run, or a function of three; None for others."""
+    if isinstance(spec, str) and Path(spec).expanduser().is_dir():
+        is_ranker_run = is_pairwise(ancestry(spec))
+        return comparison_by(Network(trunk=load_trunk(spec, device=device)), micro_tokens) if is_ranker_run else None
+    return as_comparison(spec)
+
+
+def load_judge(spec: Judge, policy: Trunk | None, *, device: str) -> Feedback:
     """Make a judge of a name, a weighted sum, a function or a folder; a run folder means the judge in it.
 
-    Raises FeedbackError or ModelError when it cannot be loaded or reads another tokenizer's tokens.
+    `policy` is whose tokens it reads, None for a judge that reads text. Raises FeedbackError or ModelError when it
+    cannot be loaded or reads another tokenizer's tokens.
     """
 
     def find(name: str) -> Feedback:
         if name in LEARN_ALONG:
             raise FeedbackError(f"a {name} lives only in its run; name the folder where it is kept: RUN/judge")
-        if is_ranker(name):
-            return load_ranker(name, policy, device=device)
-        if Path(name).expanduser().is_dir():
-            return load_saved(name, policy, device=device)
-        return load_rule(name)
+        if not is_ranker(name) and not Path(name).expanduser().is_dir():
+            return load_rule(name)
+        assert policy is not None, "load_reader finds whose tokens a judge reads"
+        return (load_ranker if is_ranker(name) else load_saved)(name, policy, device=device)
 
     if isinstance(spec, str):
         return build([spec], find)
     return spec if isinstance(spec, Feedback) else as_rule(judge_name(spec), spec)
+
+
+def load_reader(judge: Judge, device: str) -> Trunk | None:
+    """Load a model with the tokenizer of a judge that reads tokens, the first of its folders; None if it has none."""
+    folders = [leaf for leaf in leaves([judge]) if Path(leaf).expanduser().is_dir()] if isinstance(judge, str) else []
+    if not folders:
+        return None
+    if is_scorer(folders[0]):
+        return load_scorer(folders[0], device=device).trunk
+    runs = ancestry(folders[0])
+    return load_trunk(runs[0].start if runs else folders[0], device=device)
 
 
 def load_start(runs: Sequence[Origin], trunk: Trunk, plan: Plan, notes: list[str]) -> Network | None:
@@ -200,13 +173,10 @@ def is_pairwise(runs: Sequence[Origin]) -> bool:
     return name in methods.names() and getattr(methods.find(name), "view", "") == "comparison"
 
 
-def judge_name(judge: Judge) -> str:
-    """Name a judge as it was named, or by its function or class."""
-    return judge if isinstance(judge, str) else str(getattr(judge, "__name__", type(judge).__name__.lower()))
-
-
 def _compares(judge: Judge) -> bool:
-    return isinstance(judge, str) and Path(judge).expanduser().is_dir() and is_pairwise(ancestry(judge))
+    if isinstance(judge, str) and Path(judge).expanduser().is_dir():
+        return is_pairwise(ancestry(judge))
+    return as_comparison(judge) is not None
 
 
 def _keys(records: Sequence[Record]) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from sparring.evaluation.intervals import Estimate, mean_of
-from sparring.evaluation.text import Words
+from sparring.evaluation.self_bleu import Words
 
 
 def memory_figures(texts: Sequence[Sequence[str]], known: Iterable[str]) -> dict[str, Estimate]:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from sparring.data.responses import Responses
 from sparring.evaluation.intervals import Estimate, distinct_of, mean_of, ratio_of
-
-Words = tuple[str, ...]
+from sparring.evaluation.self_bleu import Words, self_bleu
 
 
 def text_figures(responses: Responses) -> dict[str, Estimate]:
@@ -23,6 +22,8 @@ def text_figures(responses: Responses) -> dict[str, Estimate]:
     repeats = [_repeats(texts, 4) for texts in split]
     if any(total for _, total in repeats):
         found["repeated_4grams_words"] = ratio_of([r for r, _ in repeats], [t for _, t in repeats])
+    if (alike := self_bleu(split)) is not None:
+        found["self_bleu"] = alike
     different = distinct_of(responses.texts)
     low, high = (None if x is None else 1 - x for x in (different.high, different.low))
     return found | {"identical": Estimate(mean=1 - different.mean, low=low, high=high, n=different.n)}

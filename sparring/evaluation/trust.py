@@ -31,6 +31,9 @@ PARTS = 4  # bins of margins, where the data has more different ones
 Tables = dict[str, list[dict[str, Any]]]
 """Figures for parts of the data: a table's name to its rows, each a column's name to a number."""
 
+Found = tuple[dict[str, Estimate], Tables]
+"""Figures by name, and the tables that go with them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:

@@ -62,16 +62,21 @@ class Ranker:
         return longer[0]
 
 
-@torch.no_grad()
 def better(network: Network, pairs: Sequence[tuple[Text, str, str]], limit: int = 8192) -> Float[Tensor, " n"]:
     """Give the log-odds that the first of two responses to a prompt is better, the mean of both orders.
 
     `limit` is how many tokens are computed at once.
     """
+    return in_both_orders(network, pairs, limit).mean(-1)
+
+
+@torch.no_grad()
+def in_both_orders(network: Network, pairs: Sequence[tuple[Text, str, str]], limit: int = 8192) -> Float[Tensor, "n 2"]:
+    """Give the log-odds that the first of two responses is better: when it is shown first, and when it is second."""
     orders = [question(x, *order) for x, a, b in pairs for order in ((a, b), (b, a))]
     asked = [Preference(prompt=text, chosen=LETTERS[0], rejected=LETTERS[1], where="a comparison") for text in orders]
     if not asked:
-        return torch.zeros(0)
+        return torch.zeros(0, 2)
     trunk = network.trunk
     room = (trunk.context or ENDLESS) - LETTER
     rows, _ = prepare(
@@ -82,7 +87,7 @@ def better(network: Network, pairs: Sequence[tuple[Text, str, str]], limit: int 
         batch = collate([rows[i] for i in part]).to(trunk.device)
         letter = masked_sum(compute(["token_logps"], batch, Networks(policy=network))["token_logps"], batch.mask)
         odds[part] = (letter[:, 0] - letter[:, 1]).float()
-    return (odds[::2] - odds[1::2]) / 2
+    return torch.stack([odds[::2], -odds[1::2]], -1)
 
 
 def is_ranker(name: str) -> bool:

@@ -93,6 +93,11 @@ def load_rule(spec: str) -> Rule:
         if spec == "vader":
             _vader()  # a missing package is found now, not in the first round
         return Rule(name=spec, function=RULES[spec], takes_prompt=False)
+    return as_rule(spec, find_function(spec))
+
+
+def find_function(spec: str) -> Callable[..., Any]:
+    """Find the function that FILE.py:FUNCTION or package.module:FUNCTION names; raises FeedbackError as load_rule."""
     source, colon, function = spec.rpartition(":")
     if not colon and spec.endswith(".py"):
         known = ", ".join(_functions(_module(spec))) or "none"
@@ -101,21 +106,28 @@ def load_rule(spec: str) -> Rule:
         raise FeedbackError(f"there is no feedback called {spec!r}; {did_you_mean(spec, RULES)} Otherwise {HOW}")
     if not source or not function:
         raise FeedbackError(f"feedback {spec!r} is incomplete; {HOW}")
-    return as_rule(spec, _function(source, function))
+    return _function(source, function)
 
 
 def as_rule(name: str, function: Callable[..., Any]) -> Rule:
     """Make a rule of a function, deciding by its signature whether it wants the prompt."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (ValueError, TypeError):  # a few builtins do not say; they take the text
+    required = required_of(function)
+    if required is None:  # a few builtins do not say; they take the text
         return Rule(name=name, function=function, takes_prompt=False)
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(required) not in (1, 2) or any(p.kind not in by_place for p in required):
         takes = ", ".join(p.name for p in required) or "nothing"
         raise FeedbackError(f"rule {name} takes ({takes}); it must take (response) or (prompt, response)")
     return Rule(name=name, function=function, takes_prompt=len(required) == 2)
+
+
+def required_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """List the parameters that a function cannot do without; None when it does not say."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return None
+    return [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _function(source: str, name: str) -> Callable[..., Any]:

@@ -86,7 +86,7 @@ class Conversation:
                 f"{answerer.trunk.source} has no chat template, so it knows no system message; begin with it as text"
             )
         self._system = (Message(role="system", content=system),) if system else ()
-        self._opening = _user_opening(answerer) if self.is_chat else None
+        self._opening = user_opening(answerer) if self.is_chat else None
         self.forget()
 
     def forget(self) -> None:
@@ -121,7 +121,7 @@ def check_prompts(prompts: Sequence[Text], K: int) -> None:
         raise SettingError(f"K must be at least 1, got {K}")
 
 
-def _user_opening(answerer: Answerer) -> str:
+def user_opening(answerer: Answerer) -> str:
     """What the template writes before a further turn of the user, as text without special tokens.
 
     A small model that does not end its turn writes the user's next one as well; that is where it is cut. The
