@@ -63,18 +63,20 @@ def evaluate(
 
     Each of `feedback` is a figure of its own: a name, a weighted sum, a Python function, or a folder (a reward model,
     or a run that holds a judge). `base` is the model that distance and fluency are measured from; by default the one
-    that the run started from; `reference` is another whose distance is to be known. With `best_of` n, n responses are drawn for each that is measured, and `judge` picks.
-    `against` names a rival (a model, a file with responses to the same prompts, or "references": the data's own) and
-    adds the win rate by each of `feedback`, among which may then be the run of a pairwise ranker. `memory` is a file
-    with responses that may have been learnt by heart; by default the data of the run and of those it started from.
-    With `overlap` the responses are compared with the data's own, by BLEU, chrF, ROUGE-L and exact match. `rubric` is
-    a judge that calls responses good, average or bad (1, 0, -1), the start model's too; `harmless` one whose score is
-    above 0 for what does no harm; `harness` names tasks of the lm-evaluation-harness. `answers` is a file that all
-    responses are written to, `alpaca_eval` a folder for AlpacaEval's own tools. `prompts` takes so many different
-    prompts of the data, the same for every model and seed; 0 takes all; the responses to `shown` of them are kept. The figures go by name to mean, low, high and
-    n; beside them are "notes", "settings", "values" (one score for each prompt, for paired comparisons) and "samples";
-    "tables" say what win rates are made of, and what the best of n is worth where several responses were drawn. A reward model is measured by how it ranks the data's own responses;
-    "tables" say how far it can be trusted. Raises UserError for anything that cannot be used.
+    that the run started from; `reference` is another whose distance is to be known. With `best_of` n, n responses are
+    drawn for each that is measured, and `judge` picks. `against` names a rival (a model, a file with responses to the
+    same prompts, or "references": the data's own) and adds the win rate by each of `feedback`, among which may then be
+    the run of a pairwise ranker. `memory` is a file with responses that may have been learnt by heart; by default the
+    data of the run and of those it started from. With `overlap` the responses are compared with the data's own, by
+    BLEU, chrF, ROUGE-L and exact match. `rubric` is a judge that calls responses good, average or bad (1, 0, -1), the
+    start model's too; `harmless` one whose score is above 0 for what does no harm; `harness` names tasks of the
+    lm-evaluation-harness. `answers` is a file that all responses are written to, `alpaca_eval` a folder for
+    AlpacaEval's own tools. `prompts` takes so many different prompts of the data, the same for every model and seed; 0
+    takes all; the responses to `shown` of them are kept. The figures go by name to mean, low, high and n; beside them
+    are "notes", "settings", "values" (one score for each prompt, for paired comparisons) and "samples"; "tables" say
+    what win rates are made of, and what the best of n is worth where several responses were drawn. A reward model is
+    measured by how it ranks the data's own responses; "tables" say how far it can be trusted. Raises UserError for
+    anything that cannot be used.
     """
     plan = Plan(
         feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap,
