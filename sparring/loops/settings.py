@@ -193,7 +193,7 @@ class JudgeSettings:
 
     reward: str = knob(
         "logit",
-        "what s pays: s, sigmoid(s) - 1/2, log sigmoid(s), or a verdict with ties",
+        "the score: s, sigmoid(s) - 1/2, log sigmoid(s), or a verdict (tie)",
         choices=("logit", "norm", "logsig", "tie"),
     )
     judge_warmup: int = knob(30, "judge updates before the first round", within=(0, 100_000))
@@ -221,12 +221,12 @@ class DiscriminatorSettings:
 
     judge_loss: str = knob(
         "bce",
-        "real and fake each for itself (bce, ls), or one above the other (bt, tie)",
+        "real and fake each alone (bce, ls), or one above the other (bt, tie)",
         choices=("bce", "bt", "ls", "tie"),
     )
     judge_sees: str = knob(
         "one",
-        "one response, its prefixes (pays each token), or a pair: it and a real one",
+        "one response, its prefixes (pays each token), or it beside a real one",
         choices=("one", "prefix", "pair"),
     )
     judge_lr: float = knob(0.0, "learning rate of the judge; 0 takes half of what fits the model", within=(0, 10))
