@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sparring.report.before_after import before_after_section, figures_of
+from sparring.report.before_after import before_after_sections, figures_of
 from tests.small import quick
 from tests.test_resume import unfinished
 
@@ -58,7 +58,7 @@ def test_figures_are_counted_as_a_reader_would():
 
 def test_the_section_shows_first_last_and_some_between():
     rows = [row(n, prompt, f"r{n}{prompt}") for n in range(0, 60, 10) for prompt in ("<p>", "q")]
-    page = str(before_after_section(rows))
+    page = "".join(before_after_sections(rows))
     assert "at the start" in page and "round 50" in page and "&lt;p&gt;" in page
     assert [n for n in range(0, 60, 10) if f"r{n}q" in page] == [0, 20, 30, 50]
-    assert before_after_section(rows[:2]) is None and before_after_section([]) is None
+    assert before_after_sections(rows[:2]) == before_after_sections([]) == []

@@ -16,8 +16,8 @@ from sparring.data.formats import to_records
 from sparring.data.read import RawRow, read_rows
 from sparring.data.responses import read_out
 from sparring.data.split import split
-from sparring.evaluation.plan import judge_name
 from sparring.evaluation.origin import Origin, judge_notes
+from sparring.evaluation.plan import judge_name
 from sparring.feedback.combine import build, learners
 from sparring.feedback.expression import Call, call_of, leaves, parse
 from sparring.feedback.reward_model import load_reward_model

@@ -11,7 +11,7 @@ from typing import Any
 from sparring.report.figures import number
 from sparring.report.html import Html, el
 from sparring.report.inputs import Rows
-from sparring.report.parts import Card, Entry, samples_section
+from sparring.report.parts import Card, Entry, samples_section, section
 
 SHOWN = 4  # rounds, the first and the last among them
 LEAD = (
@@ -20,11 +20,11 @@ LEAD = (
 )
 
 
-def before_after_section(rows: Rows) -> Html | None:
-    """Write the section; None when there are not two rounds to compare."""
+def before_after_sections(rows: Rows) -> list[Html]:
+    """Write what is counted and what is read; nothing when there are not two rounds to compare."""
     rounds = sorted({int(row["round"]) for row in rows if "round" in row})
     if len(rounds) < 2:
-        return None
+        return []
     chosen = [rounds[round(i * (len(rounds) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
     shown = list(dict.fromkeys(chosen))
     prompts = list(dict.fromkeys(str(row["prompt"]) for row in rows))
@@ -36,7 +36,8 @@ def before_after_section(rows: Rows) -> Html | None:
         for place, prompt in enumerate(prompts, start=1)
     ]  # fmt: skip
     by_round = {n: [row for row in rows if row["round"] == n] for n in shown}
-    return el("div", None, [_table(by_round), samples_section("Before and after", LEAD, cards)])
+    counted = section("Before and after", LEAD, [el("div", {"class": "wide"}, _table(by_round))])
+    return [counted, samples_section("The same prompts again", "", cards)]
 
 
 def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """One self-contained HTML page for a single run, made from nothing but its folder.
 
 A run folder holds run.yaml (settings), metrics.jsonl (one row a step or round), samples.jsonl (rows with
-round, prompt, response, score, stop) and, once it was evaluated, eval.json. Only run.yaml must be there:
-the page of a run that has just begun says what is still missing.
+round, prompt, response, score, stop), before_after.jsonl (responses to the same prompts again and again) and, once it
+was evaluated, eval.json. Only run.yaml must be there: the page of a run that has just begun says what is missing.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 from sparring.core.errors import RunError
 from sparring.core.metrics import METRICS
+from sparring.report.before_after import before_after_sections
 from sparring.report.browser import browser_section
 from sparring.report.figures import NONE, duration, interval, number
 from sparring.report.html import Html, el, page
@@ -53,6 +54,7 @@ def run_page(run: Path) -> str:
     if answers := read_samples(_answers(method or name, figures)):
         own = {method or name: 0}
         body += [*spread_section(answers, list(own), "", own), browser_section(answers, list(own), "", own)]
+    body += before_after_sections(_read_rows(run / "before_after.jsonl"))
     if samples:
         body.append(_samples(samples))
     body += _cost(rows)
