@@ -14,7 +14,7 @@ from sparring.evaluation.suite import evaluate
 from sparring.models.backbone import save_trunk, tiny_model
 
 WORDS = ["good", "bad", "film", "was", "the"]
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+TEMPLATE = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
 TEMPLATE += "{% if add_generation_prompt %}<assistant>{% endif %}"
 QUESTIONS = [
     {"question_id": 81, "category": "writing", "turns": ["the film", "was the film good"], "reference": ["a", "b"]},

@@ -17,12 +17,12 @@ from sparring.evaluation.rubric import concordance
 from sparring.evaluation.self_bleu import self_bleu
 from sparring.evaluation.wins import at_equal_length
 
-TRIALS = 300
+TRIALS = 200
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(intervals, "DRAWS", 400)
+    monkeypatch.setattr(intervals, "DRAWS", 300)
 
 
 def is_about_95(found: list, truth: float, above: float = 0.97) -> bool:
@@ -44,9 +44,9 @@ def test_of_a_paired_difference():
 def test_of_a_win_rate_at_equal_length():
     draw, found = np.random.default_rng(1), []
     for i in range(TRIALS):
-        d = draw.normal(0.5, 1, (80, 1))  # the model is longer, and the judge likes that
+        d = draw.normal(0.5, 1, (60, 1))  # the model is longer, and the judge likes that
         chance = 1 / (1 + np.exp(-(0.3 + 0.8 * d)))
-        found.append(at_equal_length((draw.random((80, 1)) < chance).astype(float), d, seed=i))
+        found.append(at_equal_length((draw.random((60, 1)) < chance).astype(float), d, seed=i))
     assert is_about_95(found, 1 / (1 + math.exp(-0.3)))
 
 
@@ -55,7 +55,7 @@ def test_of_a_rating():
     chance = 1 / (1 + np.exp(strengths[None] - strengths[:, None]))
     draw, found = np.random.default_rng(2), []
     for i in range(TRIALS):
-        wins = np.triu((draw.random((100, 3, 3)) < chance), 1).astype(float)
+        wins = np.triu((draw.random((60, 3, 3)) < chance), 1).astype(float)
         wins += np.tril(1 - wins.swapaxes(1, 2), -1)
         found.append(bradley_terry(wins, seed=i)[0])
     assert is_about_95(found, 1000 + POINTS * 0.8)
@@ -75,10 +75,10 @@ def test_of_the_agreement_of_a_judge_that_is_right_seven_times_in_ten():
 def test_of_self_bleu_and_of_kendall_s_w_around_what_they_are_on_average():
     draw = np.random.default_rng(4)
     chances = 1 / np.arange(1, 31)
-    said = draw.choice(30, (150, 40, 8), p=chances / chances.sum())
+    said = draw.choice(30, (60, 20, 6), p=chances / chances.sum())
     bleus = [self_bleu([[tuple(map(str, text))] for text in one]) for one in said]
     # A jackknife never says less than the truth about the spread on average, so it may cover a little more.
     assert is_about_95(bleus, float(np.mean([e.mean for e in bleus])), above=0.995)
-    marks = np.clip(np.rint(draw.normal(0, 1, (150, 40, 1)) + draw.normal(0, 0.7, (150, 40, 3))), -1, 1)
+    marks = np.clip(np.rint(draw.normal(0, 1, (150, 30, 1)) + draw.normal(0, 0.7, (150, 30, 3))), -1, 1)
     ws = [concordance(one) for one in marks]
     assert is_about_95(ws, float(np.mean([e.mean for e in ws])), above=0.995)

@@ -9,14 +9,16 @@ if TYPE_CHECKING:
 
     from sparring.evaluation.measure import Tick
 
+UNBOUNDED = 400  # columns of what is no terminal: wider than any table
 WIDE = 110  # columns of a terminal from which what a figure means fits on its line
 
 
 def print_table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table under its name."""
+    """Print a table under its name; in a file or a pipe no number is shortened."""
     from rich.console import Console
 
-    Console(highlight=False).print(table(name, rows))
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=UNBOUNDED)).print(table(name, rows))
 
 
 def show(found: Mapping[str, Any]) -> None:

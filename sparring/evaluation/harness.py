@@ -18,7 +18,7 @@ from typing import Any
 from sparring.core.errors import SettingError
 from sparring.evaluation.figures import HARNESS
 from sparring.evaluation.intervals import NORMAL, TAIL, Estimate, difference, mean_of
-from sparring.evaluation.trust import Tables
+from sparring.evaluation.trust import Found
 from sparring.models.trunk import Trunk
 
 MISSING = '--harness needs an extra: pip install "sparring[harness]"'
@@ -40,13 +40,22 @@ def check_installed() -> None:
         raise SettingError(MISSING)
 
 
-def harness_figures(model: Trunk, start: Trunk | None, tasks: Tasks) -> tuple[dict[str, Estimate], Tables]:
+def harness_figures(model: Trunk, start: Trunk | None, tasks: Tasks) -> Found:
     """Do the tasks by a model and, if it is known, by its start.
 
     A figure is called by task and metric. Raises SettingError when the harness is not installed or has no such task.
     """
-    own = _metrics(model, tasks)
-    before = {} if start is None else _metrics(start, tasks)
+    check_installed()
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    named = [_named(name) for name in tasks.names]
+    manager = TaskManager(include_path=[str(folder) for _, folder in named if folder is not None] or None)
+    names = [name for name, _ in named]
+    if unknown := [name for name in names if name not in manager.all_tasks]:
+        raise SettingError(f"the harness has no task {unknown[0]!r}; `lm-eval ls tasks` lists them")
+    own = _metrics(model, names, tasks.limit, manager)
+    before = {} if start is None else _metrics(start, names, tasks.limit, manager)
     rows = []
     for name, found in own.items():
         row: dict[str, Any] = {"task": name, "model": found.mean, "low": found.low, "high": found.high}
@@ -58,23 +67,15 @@ def harness_figures(model: Trunk, start: Trunk | None, tasks: Tasks) -> tuple[di
     return {HARNESS + name: found for name, found in own.items()}, {"harness": rows} if rows else {}
 
 
-def _metrics(trunk: Trunk, tasks: Tasks) -> dict[str, Estimate]:
+def _metrics(trunk: Trunk, names: list[str], limit: int, manager: Any) -> dict[str, Estimate]:
     """Run the harness once and read what it found, without the metrics that are spreads."""
-    check_installed()
     from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports] - an extra
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports] - an extra
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    files = [Path(name).expanduser() for name in tasks.names if name.endswith((".yaml", ".yml"))]
-    manager = TaskManager(include_path=[str(file.resolve().parent) for file in files] or None)
-    names = [_named(name) for name in tasks.names]
-    if unknown := [name for name in names if name not in manager.all_tasks]:
-        raise SettingError(f"the harness has no task {unknown[0]!r}; `lm-eval ls tasks` lists them")
     with trunk.using(None):
         found = simple_evaluate(
             model=HFLM(pretrained=trunk.lm, tokenizer=trunk.tokenizer, batch_size=AT_ONCE, max_length=trunk.context),
-            tasks=names, limit=tasks.limit or None, log_samples=True, bootstrap_iters=0, task_manager=manager,
+            tasks=names, limit=limit or None, log_samples=True, bootstrap_iters=0, task_manager=manager,
         )  # fmt: skip
     samples = found.get("samples") or {}
     return {
@@ -85,15 +86,15 @@ def _metrics(trunk: Trunk, tasks: Tasks) -> dict[str, Estimate]:
     }
 
 
-def _named(task: str) -> str:
-    """Find the name of a task in its YAML file."""
+def _named(task: str) -> tuple[str, Path | None]:
+    """Find the name of a task, in its YAML file if it has one, and the folder of that file."""
     if not task.endswith((".yaml", ".yml")):
-        return task
+        return task, None
     file = Path(task).expanduser()
     found = NAME.search(file.read_text(encoding="utf-8")) if file.is_file() else None
     if found is None:
         raise SettingError(f"--harness {task}: there is no such file, or no line `task: NAME` in it")
-    return found[1]
+    return found[1], file.resolve().parent
 
 
 def _estimate(key: str, value: float, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Estimate:

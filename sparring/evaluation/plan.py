@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sparring.core.errors import SettingError
 from sparring.evaluation.measure import Tick
@@ -15,6 +15,7 @@ Judge = str | Feedback | Callable[..., Any]
 """A judge by name (or a weighted sum, or a folder), as an object, or as a function of the text."""
 
 
+@runtime_checkable
 class Reading(Protocol):
     """Whatever says how long a prompt and a response may be, in tokens."""
 
