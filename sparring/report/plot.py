@@ -99,7 +99,7 @@ def _frontier(figure: Any, found: Frontier, label: str, colours: Mapping[str, in
     axes = figure.subplots()
     if found.best_of:
         points = [(far(row["kl"]), row["gold"]) for row in found.best_of]
-        axes.plot(*zip(*points, strict=True), ".-", color="0.5", lw=1, ms=3, label="best of n")
+        axes.plot(*zip(*points, strict=True), ".--", color="0.2", lw=1, ms=3, label="best of n")
     for trail in found.trails:
         if trail.begins_at == found.start:
             points = [(far(kl), gold) for kl, gold in over_seeds(trail.rows)]
