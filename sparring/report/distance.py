@@ -29,7 +29,7 @@ def frontier_section(found: Frontier, colours: Mapping[str, int], *, y_label: st
         said.append("Small marks are rounds on the way, by the samples of training and their distance then.")
     if found.best_of:
         said.append(
-            f"The thin line is the best of 1, 2, ... {found.best_of[-1]['n']} by {_short(found.picker)}, without any "
+            f"The dashed line is the best of 1, 2, ... {found.best_of[-1]['n']} by {_short(found.picker)}, without any "
             "training: its distance is log n - (n - 1) / n at most, its reward follows from the samples in closed form."
         )
     note = el("p", {"class": "note"}, " ".join(said))

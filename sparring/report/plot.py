@@ -99,7 +99,7 @@ def _frontier(figure: Any, found: Frontier, label: str, colours: Mapping[str, in
     axes = figure.subplots()
     if found.best_of:
         points = [(far(row["kl"]), row["gold"]) for row in found.best_of]
-        axes.plot(*zip(*points, strict=True), ".-", color="0.5", lw=1, ms=3, label="best of n")
+        axes.plot(*zip(*points, strict=True), ".--", color="0.2", lw=1, ms=3, label="best of n")
     for trail in found.trails:
         if trail.begins_at == found.start:
             points = [(far(kl), gold) for kl, gold in over_seeds(trail.rows)]
@@ -148,6 +148,7 @@ def _spread(figure: Any, samples: Sequence[Sample], base: str, colours: Mapping[
     for column, (title, values) in enumerate(kinds.items()):
         edges = bins_of([x for some in values.values() for x in some]).edges
         for axes, name in zip(grid[:, column], names, strict=True):
+            axes.set_visible(name in values)
             axes.hist(values.get(name, []), bins=edges, color=_colour(colours[name]))
             axes.set_yticks([])
             if column == 0:
@@ -180,6 +181,7 @@ def _curves(figure: Any, curves: Mapping[str, Rows], keys: Sequence[str], colour
                 series = colours[name]
                 line = {"color": _colour(series), "ls": DASHES[series % len(DASHES)], "lw": 1.2, "label": name}
                 axes.plot(*zip(*thin(points), strict=True), **line)
+                axes.set_xlabel(_clock(rows))
         axes.set_title(title_of(key))
         axes.set_ylabel(METRICS[key].unit if key in METRICS else "")
     for axes in grid[len(keys) :]:
