@@ -199,8 +199,8 @@ def _pairs(
                    - scorer.score(_responses(bench, rival, places, turn, answerer)))  # fmt: skip
             orders = np.sign(gap.double().cpu().numpy()).repeat(2, axis=1)
         else:
-            talks = [tuple(_talk(bench.questions[i], own[i], turn) for own in (answers, rival)) for i in places]
-            orders = np.sign(shown([(x, *both) for x, both in zip(prompts, talks, strict=True)]).cpu().numpy())
+            first, second = ([_talk(bench.questions[i], own[i], turn) for i in places] for own in (answers, rival))
+            orders = np.sign(shown(list(zip(prompts, first, second, strict=True))).cpu().numpy())
         for i, prompt, (one, two) in zip(places, prompts, (1 + orders) / 2, strict=True):
             rows.append(pair_row(bench.questions[i], names, called, turn + 1, prompt, (one, two)))
             won.setdefault(i, []).append(one if one == two else 0.5)

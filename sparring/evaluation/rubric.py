@@ -17,6 +17,7 @@ with R_i the sum over the m raters of their rank of response i; equal codes shar
 Source: RLGAF (arXiv:2305.06176), tables 4 and 6; Kendall and Babington Smith 1939, doi:10.1214/aoms/1177732186.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def tier_of(value: Any, where: str) -> int:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        number = None
+        number = math.nan
     if number not in TIERS.values():
         raise FeedbackError(f"{where}: {value!r} is no tier of the rubric; say good, average or bad (1, 0 or -1)")
     return int(number)

@@ -86,18 +86,15 @@ def evaluate(
         max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
         tick=tick or (lambda what, done, total: None),
     )  # fmt: skip
-    named = {"model": model, "data": data, "fields": dict(fields or {}), "where": list(where)}
-    named["memory"] = memory
+    named = {"model": model, "data": data, "fields": dict(fields or {}), "where": list(where), "memory": memory}
     records, notes = read_records(data, fields or {}, where, prompts)
     runs = ancestry(model)
     seen = [seen_by(run) for run in runs]
     notes += data_notes(records, {run.folder.name: own for run, own in zip(runs, seen, strict=True)})
     known = read_records(memory, {}, (), 0)[0] if memory is not None else [r for own in seen for r in own or ()]
     found, samples, tables = _measure(model, records, runs, plan, notes, known)
-    values = {name: list(e.values) for name, e in found.items() if e.values and name.startswith(tuple(JUDGED))}
-    out: dict[str, Any] = {name: e.to_dict() for name, e in found.items()}
     settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
-    out |= {"notes": notes, "settings": settings, "values": values, "samples": samples}
+    out = _content(found) | {"notes": notes, "settings": settings, "samples": samples}
     out |= {"tables": tables} if tables else {}
     if (file := eval_file(model, best_of)) is not None:
         write_text(file, json.dumps(out, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -113,6 +110,12 @@ def eval_file(model: str, best_of: int = 1) -> Path | None:
     if not (folder / "run.yaml").is_file():
         return None
     return folder / ("eval.json" if best_of == 1 else f"eval-best-of-{best_of}.json")
+
+
+def _content(found: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Write figures as eval.json has them, and for each prompt what a judge says, for paired comparisons."""
+    values = {name: list(e.values) for name, e in found.items() if e.values and name.startswith(tuple(JUDGED))}
+    return {name: estimate.to_dict() for name, estimate in found.items()} | {"values": values}
 
 
 def _measure(
