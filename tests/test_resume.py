@@ -213,7 +213,7 @@ def test_the_record_of_a_recipe_names_the_model_before_its_warm_up(adversarial):
     "lost",
     [
         ("checkpoints/step-00000005",),
-        ("run.yaml", "README.md", "checkpoints", "metrics.jsonl", "samples.jsonl", "sft/model"),
+        ("run.yaml", "README.md", "checkpoints", "metrics.jsonl", "samples.jsonl", "before_after.jsonl", "sft/model"),
     ],
 )
 def test_a_recipe_goes_on_in_its_last_rounds_and_in_its_warm_up(adversarial, tmp_path, lost):

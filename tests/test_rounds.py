@@ -90,7 +90,7 @@ def test_the_folder_is_a_run_like_any_other(finished):
 def test_whatever_a_kill_left_out_is_made_again_exactly(finished, tmp_path, lost):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    for name in ("model", "README.md", "eval.json", *lost):
+    for name in ("model", "README.md", "eval.json", "figures", *lost):
         shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink(missing_ok=True)
     for page in run.glob("*.html"):
         page.unlink()

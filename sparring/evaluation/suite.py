@@ -79,12 +79,12 @@ def evaluate(
     anything that cannot be used.
     """
     plan = Plan(
-        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap,
-        rubric=rubric, harmless=harmless, harness=tuple(harness), answers=answers, alpaca_eval=alpaca_eval, base=base,
-        reference=reference, prompts=prompts, shown=shown, K=K,
-        how=Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, max_prompt=max_prompt,
-        max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
-        tick=tick or (lambda what, done, total: None),
+        feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap, rubric=rubric,
+        harmless=harmless, harness=tuple(harness), answers=answers, alpaca_eval=alpaca_eval, base=base,
+        reference=reference, prompts=prompts, shown=shown, K=K, how=Sampling(max_tokens=max_tokens,
+        temperature=temperature), seed=seed, max_prompt=max_prompt, max_response=max_response,
+        micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device), tick=tick or (lambda what, done, total:
+        None),
     )  # fmt: skip
     named = {"model": model, "data": data, "fields": dict(fields or {}), "where": list(where), "memory": memory}
     records, notes = read_records(data, fields or {}, where, prompts)
@@ -94,8 +94,7 @@ def evaluate(
     known = read_records(memory, {}, (), 0)[0] if memory is not None else [r for own in seen for r in own or ()]
     found, samples, tables = _measure(model, records, runs, plan, notes, known)
     settings = named | plan.to_dict() | {"data_hash": fingerprint(data)}
-    out = _content(found) | {"notes": notes, "settings": settings, "samples": samples}
-    out |= {"tables": tables} if tables else {}
+    out = _content(found, tables) | {"notes": notes, "settings": settings, "samples": samples}
     if (file := eval_file(model, best_of)) is not None:
         write_text(file, json.dumps(out, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return out
@@ -112,10 +111,11 @@ def eval_file(model: str, best_of: int = 1) -> Path | None:
     return folder / ("eval.json" if best_of == 1 else f"eval-best-of-{best_of}.json")
 
 
-def _content(found: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Write figures as eval.json has them, and for each prompt what a judge says, for paired comparisons."""
+def _content(found: Mapping[str, Estimate], tables: Tables) -> dict[str, Any]:
+    """Write figures as eval.json has them, for each prompt what a judge says, for paired comparisons, and tables."""
     values = {name: list(e.values) for name, e in found.items() if e.values and name.startswith(tuple(JUDGED))}
-    return {name: estimate.to_dict() for name, estimate in found.items()} | {"values": values}
+    figures = {name: estimate.to_dict() for name, estimate in found.items()}
+    return figures | {"values": values} | ({"tables": tables} if tables else {})
 
 
 def _measure(
