@@ -81,10 +81,9 @@ def evaluate(
     plan = Plan(
         feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap, rubric=rubric,
         harmless=harmless, harness=tuple(harness), answers=answers, alpaca_eval=alpaca_eval, base=base,
-        reference=reference, prompts=prompts, shown=shown, K=K, how=Sampling(max_tokens=max_tokens,
-        temperature=temperature), seed=seed, max_prompt=max_prompt, max_response=max_response,
-        micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device), tick=tick or (lambda what, done, total:
-        None),
+        reference=reference, prompts=prompts, shown=shown, K=K, seed=seed, max_prompt=max_prompt,
+        how=Sampling(max_tokens=max_tokens, temperature=temperature), max_response=max_response,
+        micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device), tick=tick or _silent,
     )  # fmt: skip
     named = {"model": model, "data": data, "fields": dict(fields or {}), "where": list(where), "memory": memory}
     records, notes = read_records(data, fields or {}, where, prompts)
@@ -109,6 +108,10 @@ def eval_file(model: str, best_of: int = 1) -> Path | None:
     if not (folder / "run.yaml").is_file():
         return None
     return folder / ("eval.json" if best_of == 1 else f"eval-best-of-{best_of}.json")
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tell nobody how far it is."""
 
 
 def _content(found: Mapping[str, Estimate], tables: Tables) -> dict[str, Any]:
