@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from sparring.cli.main import main
 from sparring.core.errors import FeedbackError
 from sparring.core.records import Preference
 from sparring.evaluation.agreement import agreement, judged
@@ -104,6 +105,26 @@ def test_a_judge_that_reads_tokens_is_asked_by_its_own_tokenizer(data, tmp_path)
     names = [str(tmp_path / "scorer"), f"0.5*{tmp_path / 'scorer'}+0*length".replace("+0*length", ""), "length"]
     rows = agreement(names, data=data, where=["prompt=p1"])["agreement"]
     assert rows[0]["agreement"] == rows[1]["agreement"] in (0.0, 0.5, 1.0)  # half of the same score: the same order
+
+
+def test_the_command_prints_a_row_for_each_judge_writes_the_table_and_refuses_what_would_do_nothing(
+    data, tmp_path, capsys
+):
+    table = tmp_path / "table.json"
+    said = ["evaluate", "length", "--agreement", "--data", data]
+    assert main([*said, "--table", str(table)]) == 0
+    out = capsys.readouterr().out
+    assert "agreement" in out and "0.75" in out
+    assert json.loads(table.read_text())["agreement"][0]["agreement"] == 0.75
+    assert main([*said, "--feedback", "vader"]) == 2
+    assert "--feedback does nothing with --agreement" in capsys.readouterr().err
+    assert main(["evaluate", "m", "--data", data, "--table", "x"]) == 2
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"model": "m", "prompt": "p", "tier": "good"}\n')
+    assert main(["evaluate", str(labels), "--K", "3"]) == 2
+    assert "--K does nothing with a FILE" in capsys.readouterr().err
+    assert main(["evaluate", str(labels), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tables"]["rubric"][0]["good"] == 1
 
 
 def test_a_judge_that_says_no_number_is_refused(data):

@@ -75,7 +75,7 @@ def test_of_the_agreement_of_a_judge_that_is_right_seven_times_in_ten():
 def test_of_self_bleu_and_of_kendall_s_w_around_what_they_are_on_average():
     draw = np.random.default_rng(4)
     chances = 1 / np.arange(1, 31)
-    said = draw.choice(30, (60, 20, 6), p=chances / chances.sum())
+    said = draw.choice(30, (100, 40, 8), p=chances / chances.sum())
     bleus = [self_bleu([[tuple(map(str, text))] for text in one]) for one in said]
     # A jackknife never says less than the truth about the spread on average, so it may cover a little more.
     assert is_about_95(bleus, float(np.mean([e.mean for e in bleus])), above=0.995)

@@ -14,6 +14,13 @@ from sparring.core.errors import SettingError
 
 JUDGES = "length, vader, FILE.py:FUNCTION, a reward model's run, RUN/judge, a sum, or mean(...), worst, uwo, gated"
 
+MODES = {
+    "--agreement": ("data", "fields", "where", "max_prompt", "table"),
+    "--mt-bench": ("feedback", "against", "max_tokens", "seed", "table"),
+    "a FILE of labels or judgments": ("base", "table"),
+}
+"""What else may be said where no RUN is sampled in the usual way; any other flag would do nothing."""
+
 
 def add_arguments(parser: Parser) -> None:
     """Add the model, the prompts, and who judges the responses."""
@@ -75,15 +82,29 @@ def run(args: argparse.Namespace) -> None:
             raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     if twice := [model for i, model in enumerate(args.model) if model in args.model[:i]]:
         raise SettingError(f"{twice[0]} is named twice; each model is evaluated once")
-    if not args.agreement and any(Path(model).expanduser().is_file() for model in args.model):
-        return _read_labels(args)
     if args.mt_bench is not None:
-        return _answer_bench(args)
+        return _answer_bench(_only(args, "--mt-bench"))
+    if not args.agreement and any(Path(model).expanduser().is_file() for model in args.model):
+        return _read_labels(_only(args, "a FILE of labels or judgments"))
     if args.data is None:
         raise SettingError("sparring evaluate needs --data; see sparring evaluate --help")
     if args.agreement:
-        return _compare_judges(args)
+        return _compare_judges(_only(args, "--agreement"))
+    if args.table is not None:
+        raise SettingError("--table is for --agreement, --mt-bench and files of labels; a RUN has its eval.json")
     _evaluate_all(args)
+
+
+def _only(args: argparse.Namespace, mode: str) -> argparse.Namespace:
+    """Refuse flags that would do nothing in this mode."""
+    parser = Parser(prog="sparring evaluate", words=["RUN"])
+    add_arguments(parser)
+    usual = vars(parser.parse())
+    allowed = {*MODES[mode], "model", "json", mode.strip("-").replace("-", "_")}
+    for name, value in vars(args).items():
+        if name not in allowed and value != usual[name]:
+            raise SettingError(f"--{name.replace('_', '-')} does nothing with {mode}; leave it out")
+    return args
 
 
 def _evaluate_all(args: argparse.Namespace) -> None:
