@@ -105,10 +105,9 @@ def evaluate(
     """
     plan = Plan(
         feedback=tuple(feedback), judge=judge, best_of=best_of, against=against, overlap=overlap, base=base,
-        reference=reference, shown=shown, K=K,
-        how=Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, max_prompt=max_prompt,
-        max_response=max_response, micro_tokens=micro_tokens, device=str(Machine(device, "fp32").device),
-        tick=tick or (lambda what, done, total: None),
+        reference=reference, shown=shown, K=K, seed=seed, max_prompt=max_prompt, max_response=max_response,
+        how=Sampling(max_tokens=max_tokens, temperature=temperature), micro_tokens=micro_tokens,
+        device=str(Machine(device, "fp32").device), tick=tick or (lambda what, done, total: None),
     )  # fmt: skip
     if prompts < 0:
         raise SettingError(f"prompts must be at least 1, or 0 for all, got {prompts}")
