@@ -111,6 +111,14 @@ def _shows_all_responses_and_what_reward_costs(found, work):
     assert all(row["proxy"] == row["gold"] and row["samples"] == 8 for row in rloo["rows"])
 
 
+def test_a_comparison_that_has_only_begun_has_a_page_already(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sparring.report.write.write_figures", lambda *what: [])
+    prepare(read_plan(raw()), tmp_path / "out")
+    assert main.main(["report", str(tmp_path / "out"), "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'page.html'}\n"
+    assert "without seed 0, 1" in (tmp_path / "page.html").read_text()
+
+
 def test_the_data_is_split_by_prompt_and_both_sides_are_read_as_before(tmp_path):
     work = prepare(read_plan(raw(held_out=0.25)), tmp_path / "out")
     before = {json.dumps(r.values) for r in read_rows(str(world() / "pairs.jsonl"))}

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from sparring.compare.verdict import holm, judge, paired, sentences
+from sparring.compare.verdict import headline, holm, judge, paired, sentences
 from sparring.evaluation.intervals import t_tails
 
 
@@ -29,6 +29,20 @@ def test_a_clear_winner_a_clear_loser_and_a_tie_are_told():
     said = " ".join(sentences(against, among))
     assert "Better than SFT beyond doubt: A (+0.3" in said and "Worse than SFT beyond doubt: B (-0.3" in said
     assert "Not to be told apart from SFT: C (" in said and "A beats B" in said and "C beats B" in said
+
+
+def test_the_headline_names_the_best_its_equals_and_no_one_when_nothing_helped():
+    def told(**means):
+        table = {n: scores(m, by_seed=(0.0,) * 5, salt=i) for i, (n, m) in enumerate(means.items())}
+        return headline(*judge(table, ["SFT"]), "SFT")
+
+    assert told(SFT=0.5, A=0.9, B=0.7, C=0.5).startswith("A helped most: +0.")
+    assert told(SFT=0.5, A=0.9, B=0.7, C=0.5).endswith(").")
+    assert told(SFT=0.5, A=0.9, B=0.9, C=0.5).endswith(
+        ("it cannot be told apart from B.", "it cannot be told apart from A.")
+    )
+    assert told(SFT=0.5, A=0.5, B=0.2) == "No method is better than SFT beyond doubt."
+    assert told(SFT=0.5) == ""
 
 
 def test_prompts_in_plenty_do_not_hide_that_seeds_disagree():

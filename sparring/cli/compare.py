@@ -146,7 +146,9 @@ def _show(found: dict[str, Any], out: Path, written: list[str]) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(found["verdict"], markup=False)
-    console.print("    ".join([*written, str(out / "results.json"), str(out / "results.csv")]), markup=False)
+    console.print(
+        "    ".join([*written, str(out / "results.json"), str(out / "results.csv")]), markup=False, soft_wrap=True
+    )
 
 
 def _cell(figure: Any) -> str:

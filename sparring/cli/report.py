@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
     page = Path(args.out) if args.out else folder / "report.html"
     said = _comparison(folder, page) if (folder / PREPARED).is_file() else write_run(folder, page)
-    Console(highlight=False).print("\n".join(said), markup=False)
+    Console(highlight=False).print("\n".join(said), markup=False, soft_wrap=True)
 
 
 def _comparison(folder: Path, page: Path) -> list[str]:

@@ -106,9 +106,8 @@ def headline(against: Sequence[Finding], among: Sequence[Finding], start: str) -
     best = max(helped.values(), key=lambda t: t.mean)
     pairs = [(t.name, t.rival) for t in among if t.verdict == "unclear" and best.name in (t.name, t.rival)]
     equal = [name for pair in pairs for name in pair if name != best.name and name in helped]
-    if not equal:
-        return f"{best.name} helped most: {_span(best)} over {start}."
-    return f"{best.name} helped most, {_span(best)} over {start}, but cannot be told apart from {_listed(equal)}."
+    more = f"{best.name} helped most: {best.mean:+.3f} over {start} ({best.low:.3f} to {best.high:.3f})"
+    return f"{more}; it cannot be told apart from {_listed(equal)}." if equal else f"{more}."
 
 
 def sentences(against: Sequence[Finding], among: Sequence[Finding]) -> list[str]:

@@ -24,7 +24,7 @@ def frontier_section(found: Frontier, colours: Mapping[str, int], *, y_label: st
     lead = (
         f"Upwards is better, to the left is cheaper: what each method reached, and how far from {found.start} it went."
     )
-    said = ["Lines through the large marks are 95 % intervals over seeds, cut where they leave the drawing."]
+    said = ["Lines through the large marks are 95 % intervals over seeds, dotted where they leave the drawing."]
     if any(t.begins_at == found.start for t in found.trails):
         said.append("Small marks are rounds on the way, by the samples of training and their distance then.")
     if found.best_of:

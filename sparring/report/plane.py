@@ -169,14 +169,21 @@ def _way(frame: Frame, rows: Sequence[tuple[float, float]], series: int) -> list
 
 
 def _crosshair(frame: Frame, kl: Figure, gold: Figure, series: int) -> list[Html]:
+    """Draw both intervals; one that leaves the drawing is cut there, and dotted."""
     x, y = frame.across(far(kl.mean)), frame.down(gold.mean)
-    left, right = (frame.across(min(max(far(end), frame.x[0]), frame.x[1])) for end in _ends(kl))
-    low, high = (frame.down(min(max(end, frame.y[0]), frame.y[1])) for end in _ends(gold))
-    style = {"class": f"whisker thin {tint(series)}"}
+    away, reward = [far(end) for end in _ends(kl)], _ends(gold)
+    left, right = (frame.across(_within(end, frame.x)) for end in away)
+    low, high = (frame.down(_within(end, frame.y)) for end in reward)
+    is_cut = [any(_within(end, ends) != end for end in both) for both, ends in ((away, frame.x), (reward, frame.y))]
+    across, upwards = ({"class": f"whisker thin {tint(series)}{' cut' if cut else ''}"} for cut in is_cut)
     return [
-        el("line", {**style, "x1": left, "x2": right, "y1": y, "y2": y}),
-        el("line", {**style, "x1": x, "x2": x, "y1": low, "y2": high}),
+        el("line", {**across, "x1": left, "x2": right, "y1": y, "y2": y}),
+        el("line", {**upwards, "x1": x, "x2": x, "y1": low, "y2": high}),
     ]
+
+
+def _within(value: float, ends: tuple[float, float]) -> float:
+    return min(max(value, ends[0]), ends[1])
 
 
 def _ends(figure: Figure) -> tuple[float, float]:
