@@ -124,12 +124,14 @@ def _show_costs(work: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{work.plan.title}: what each cell will do", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for name in ("line", "tokens", "operations", "labels"):
         table.add_column(name, justify="left" if name == "line" else "right", header_style="dim")
     for name, cost in work.costs.items():
         table.add_row(name, f"{cost.tokens:,}", f"{cost.flops:.2g}", f"{cost.labels:,}")
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(f"{work.plan.title}: what each cell will do", markup=False)
+    console.print(table)
 
 
 def _show(found: dict[str, Any], out: Path, written: list[str]) -> None:
