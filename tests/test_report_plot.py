@@ -14,7 +14,12 @@ def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from sparring.report.plot import write_figures
 
-    written = write_figures(tmp_path / "figures", *pages.large(prompts=12, words=5))
+    results, curves, samples = pages.large(prompts=12, words=5)
+    results["frontier"]["trails"] = results["frontier"]["trails"][:1]
+    few = {
+        name: [{key: row[key] for key in ("round", "loss", "kl")} for row in curves[name]] for name in ("PPO", "RLGAF")
+    }
+    written = write_figures(tmp_path / "figures", results, few, samples)
     names = {"reward", "frontier", "overoptimisation", "spread", "heatmap", "curves"}
     assert {(p.stem, p.suffix) for p in written} == {(n, kind) for n in names for kind in (".png", ".svg")}
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {p.name for p in written}

@@ -34,7 +34,10 @@ def browser_section(samples: Sequence[Sample], names: Sequence[str], base: str, 
         "focus": names.index(_best(samples, names, base)), "rows": rows[:kept],
     }  # fmt: skip
     block = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    lead = "The same held-out prompt, each method's response and its score. Marked is what the base did not write."
+    title, lead = "Responses", "One response to each held-out prompt, and its score."
+    if len(names) > 1:
+        title = "Side by side"
+        lead = "The same held-out prompt, each method's response and its score; marked is what the first did not write."
     if kept < len(rows):
         lead += f" The first {kept} of {len(rows)} prompts fit into this page; the others are in the cells' eval.json."
     cards = [
@@ -45,12 +48,13 @@ def browser_section(samples: Sequence[Sample], names: Sequence[str], base: str, 
     ]  # fmt: skip
     plain = el("div", {"data-plain": ""}, map(card, cards))
     data = el("script", {"type": "application/json"}, Html(block))
-    return section("Side by side", lead, [_controls(names), plain, data], {"data-browser": "", "id": "browser"})
+    return section(title, lead, [_controls(names), plain, data], {"data-browser": "", "id": "browser"})
 
 
 def _controls(names: Sequence[str]) -> Html:
     methods = [el("option", {"value": place}, name) for place, name in enumerate(names)]
-    sorts = [el("option", {"value": key}, words) for key, words in SORTS.items()]
+    keys = [key for key in SORTS if len(names) > 1 or key not in ("gain", "loss")]
+    sorts = [el("option", {"value": key}, SORTS[key]) for key in keys]
     asked = {"type": "search", "placeholder": "a word in a prompt or response", "data-filter": ""}
     controls = [
         _labelled("Filter", el("input", asked)),

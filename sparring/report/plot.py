@@ -25,7 +25,7 @@ MARKS = "os^DvPX"
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (12, 3)), (0, (4, 3)), (0, (9, 2, 2, 2, 2, 2)))
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "font.size": 9, "legend.frameon": False,
-    "savefig.bbox": "tight", "svg.fonttype": "none", "svg.hashsalt": "sparring", "figure.dpi": 200,
+    "svg.fonttype": "none", "svg.hashsalt": "sparring", "figure.dpi": 200,
 }  # fmt: skip
 
 Axes = Any

@@ -97,7 +97,7 @@ def _evaluation(figures: Mapping[str, Any]) -> Html:
         *(el("th", {"scope": "col", "class": "num"}, h) for h in ("mean", "95 %")),
     ]
     table = el("table", {"class": "narrow"}, [el("thead", None, el("tr", None, heads)), el("tbody", None, rows)])
-    return section("Evaluation", "", [el("div", {"class": "wide"}, table)])
+    return section("Evaluation", "", [el("div", {"class": "wide", "tabindex": "0"}, table)])
 
 
 def _answers(name: str, found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def _ends(rows: Rows) -> Html:
     heads += [el("th", {"scope": "col", "class": "num"}, head) for head in ("first", "last")]
     heads.append(el("th", {"scope": "col", "class": "words"}, "healthy"))
     table = el("table", None, [el("thead", None, el("tr", None, heads)), el("tbody", None, lines)])
-    return section("Figures", "", [el("div", {"class": "wide"}, table)])
+    return section("Figures", "", [el("div", {"class": "wide", "tabindex": "0"}, table)])
 
 
 def _samples(samples: Rows) -> Html:
