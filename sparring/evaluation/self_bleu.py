@@ -29,8 +29,8 @@ Words = tuple[str, ...]
 def self_bleu(units: Sequence[Sequence[Words]]) -> Estimate | None:
     """Measure responses as words, some for each prompt; those of one prompt are each other's references, too.
 
-    The interval is a jackknife over prompts: too wide for hundreds of responses, too narrow for fewer than 40. None where
-    there are not two responses with a word.
+    The interval is a jackknife over prompts: too wide for hundreds of responses, too narrow for fewer than 40.
+    None where there are not two responses with a word.
     """
     texts = [words for unit in units for words in unit if words]
     owner = np.array([i for i, unit in enumerate(units) for words in unit if words])
