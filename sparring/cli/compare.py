@@ -15,6 +15,9 @@ from sparring.core.errors import Interrupted, SettingError
 if TYPE_CHECKING:
     from sparring.compare.cells import Comparison
 
+BESIDE = ("distinct_2", "words")  # figures that the terminal shows without their intervals
+UNTOLD = ("perplexity",)  # and what only the page and the files have
+
 
 def add_arguments(parser: Parser) -> None:
     """Add the plan, where it goes, and how much is done at a time."""
@@ -135,29 +138,34 @@ def _show_costs(work: "Comparison") -> None:
 
 
 def _show(found: dict[str, Any], out: Path, written: list[str]) -> None:
-    """Print a line for each method, the verdict, and where the rest is."""
+    """Print what fits a terminal: scores and distance with intervals, two figures more, time; and where the rest is."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Means over seeds, 95 % intervals", title_justify="left", header_style="dim")
-    names = [key for key in dict.fromkeys(k for row in found["methods"] for k in row) if key not in ("name", "note")]
-    for name in ("method", *names):
-        table.add_column(name)
+    from sparring.report.figures import duration
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    keys = dict.fromkeys(key for row in found["methods"] for key in row)
+    told = [key for key in keys if any(isinstance(row.get(key), dict) for row in found["methods"])]
+    told = [key for key in told if key not in UNTOLD]
+    for name in ("method", *told, "time"):
+        table.add_column(name, no_wrap=name != "method", justify="left" if name == "method" else "right")
     for row in found["methods"]:
-        table.add_row(row["name"], *[_cell(row.get(name)) for name in names])
+        figures = [_cell(row.get(key), has_interval=key not in BESIDE) for key in told]
+        table.add_row(row["name"], *figures, "" if row.get("seconds") is None else duration(row["seconds"]))
     console = Console(highlight=False)
+    console.print("\nMeans over seeds, 95 % intervals")
     console.print(table)
-    console.print(found["verdict"], markup=False)
+    console.print(f"\n{found['verdict']}\n", markup=False)
     console.print(
-        "    ".join([*written, str(out / "results.json"), str(out / "results.csv")]), markup=False, soft_wrap=True
+        "\n".join([*written, str(out / "results.json"), str(out / "results.csv")]), markup=False, soft_wrap=True
     )
 
 
-def _cell(figure: Any) -> str:
+def _cell(figure: dict[str, Any] | None, *, has_interval: bool) -> str:
     if figure is None:
         return ""
-    if not isinstance(figure, dict):
-        return f"{figure:,.0f}" if abs(figure) < 1e9 else f"{figure:.2g}"
-    if figure["low"] is None:
-        return f"{figure['mean']:.3f}"
-    return f"{figure['mean']:.3f}\n[dim]{figure['low']:.3f} to {figure['high']:.3f}[/dim]"
+    mean = f"{figure['mean']:.3f}" if abs(figure["mean"]) < 10 else f"{figure['mean']:.1f}"
+    if figure["low"] is None or not has_interval:
+        return mean
+    return f"{mean}\n[dim]{figure['low']:.3f} to {figure['high']:.3f}[/dim]"
