@@ -10,7 +10,7 @@ SEEDS = 3
 SFT = {"epochs": 10, "lr": 5e-4, "batch": 16, "eval_every": 10, "save_every": 50, "held_out": 0.1}
 # Reward and settings are those that held on this world; docs/log.md tells what did not. A few hundred demonstrations
 # teach a judge words; a tiny language model would know them by heart.
-ONLINE = {"batch": 32, "K": 8, "max_tokens": TOKENS, "lr": 1e-3, "kl": 0.1, "save_every": 20, "held_out": 0.0}
+ONLINE = {"batch": 32, "K": 8, "max_tokens": TOKENS, "lr": 1e-3, "kl": 0.1, "save_every": 5, "held_out": 0.0}
 SELF_PLAY = {"epochs": 2.0, "batch": 16, "lr": 3e-4, "max_tokens": TOKENS, "held_out": 0.0}
 RLGAF = {
     "name": "RLGAF", "method": "rlgaf", "policy": "rloo", "feedback": "bag_of_words",
