@@ -1,7 +1,10 @@
 """The whole demo at a hundredth of its size: from an empty cache to results, a page and a verdict."""
 
 import json
+import signal
 from dataclasses import replace
+
+import pytest
 
 from sparring.cli import main
 from sparring.compare import cells, embedded
@@ -20,6 +23,14 @@ SPAR = {
     "save_every": 2,
     "held_out": 0.0,
 }
+
+
+@pytest.fixture(autouse=True)
+def ended_as_before():
+    """The command takes SIGTERM for a request to save; the process of the tests goes on without that."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_the_demo_goes_from_nothing_to_a_verdict_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
