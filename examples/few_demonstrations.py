@@ -10,12 +10,12 @@ the same command continues until the table is there:
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from imdb_sentiment import spawn, spread
 
 SIZES = (200, 50, 1000)
 TOKENS = 64
@@ -54,12 +54,6 @@ def main() -> None:
     with ThreadPoolExecutor(args.workers) as pool:
         list(pool.map(spawn, every))
     table(args)
-
-
-def spawn(name: str) -> None:
-    """Run one seed of one size in a process of its own, on one thread."""
-    command = [sys.executable, *sys.argv, "--cell", name]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def one(out: Path, size: int, seed: int) -> None:
@@ -129,13 +123,6 @@ def table(args: argparse.Namespace) -> None:
             text += f"| {name} | " + " | ".join(row) + " |\n"
     (Path(args.out) / "table.md").write_text(text)
     sys.stdout.write(text)
-
-
-def spread(estimate: Any) -> str:
-    """Write a mean with its interval, if there is one."""
-    if estimate.low is None:
-        return f"{estimate.mean:.3f}"
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -194,7 +194,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def spread(estimate: Any) -> str:
-    """Write a mean with its interval."""
+    """Write a mean with its interval, if there is one."""
+    if estimate.low is None:
+        return f"{estimate.mean:.3f}"
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 

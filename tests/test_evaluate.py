@@ -10,7 +10,7 @@ from scipy import stats
 from sparring.cli.main import main
 from sparring.core.errors import FeedbackError, ModelError, SettingError
 from sparring.data.batch import Row, collate
-from sparring.data.responses import Responses
+from sparring.data.responses import Responses, read_out
 from sparring.evaluation import intervals
 from sparring.evaluation.figures import FIGURES, meaning
 from sparring.evaluation.given import order_figures
@@ -232,7 +232,9 @@ def test_kl_and_perplexity_are_those_of_one_row_at_a_time(temperature):
 
 def test_the_units_are_prompts_and_not_responses():
     policy = network(0)
-    got = measure(drawn(policy), policy.trunk.tokenizer, judges={"size": as_rule("size", len)}, start=network(1))
+    rollout = drawn(policy)
+    scores = {"size": as_rule("size", len).score(read_out(rollout.batch, policy.trunk.tokenizer))}
+    got = measure(rollout, policy.trunk.tokenizer, scores=scores, start=network(1))
     assert {e.n for e in got.values()} == {6} and len(got["score size"].values) == 6
     assert list(got) == ["score size", *[name for name in FIGURES if name in got]]
     assert all(meaning(name) for name in got)

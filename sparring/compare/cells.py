@@ -60,6 +60,9 @@ class Process(Protocol):
         ...
 
 
+Found = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""What the cells hold, by line and seed; a cell that is not done is not there."""
+
 Key = tuple[str, int]
 Launch = Callable[[Path, str, int], Process]
 """Starts the cell of a line and a seed in the folder of its comparison."""

@@ -9,20 +9,18 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from sparring.compare.cells import Comparison
+from sparring.compare.cells import Comparison, Found
 from sparring.compare.lines import BASE, Line, baseline, best_name
 from sparring.core.best_of import kl_bound
 from sparring.evaluation.figures import SCORE
 from sparring.evaluation.intervals import over_seeds
 from sparring.evaluation.overoptimisation import FORMS, fit
 
-Cells = Mapping[str, Mapping[int, Mapping[str, Any]]]
-
 BEST_OF_N, LEARNT = FORMS
 """The form that the paper found for picking, and that for learning."""
 
 
-def frontier(work: Comparison, found: Cells) -> dict[str, Any]:
+def frontier(work: Comparison, found: Found) -> dict[str, Any]:
     """Gather points, rounds, best of n and the fitted curves by the first feedback, as report/inputs.py describes."""
     plan, key = work.plan, SCORE + work.plan.feedback[0]
     best, trails = _best_of(work, found, key), _trails(work, found)
@@ -54,10 +52,10 @@ def _point(work: Comparison, line: Line, cells: Mapping[int, Mapping[str, Any]],
         away = [cell[far]["mean"] for cell in cells.values() if key in cell and far in cell]
     if not rewards or len(away) != len(rewards):
         return None
-    return {"name": line.name, "kl": _figure(away), "gold": _figure(rewards)}
+    return {"name": line.name, "kl": figure(away), "gold": figure(rewards)}
 
 
-def _best_of(work: Comparison, found: Cells, key: str) -> list[dict[str, float]]:
+def _best_of(work: Comparison, found: Found, key: str) -> list[dict[str, float]]:
     """Average over seeds what the best of n is worth; by the line of best of n, or else from the start's samples."""
     cells = [c for n in (best_name(work.plan), baseline(work.plan)) for c in found.get(n, {}).values()]
     tables = [c["tables"]["best_of"] for c in cells if "best_of" in c.get("tables", {})]
@@ -69,7 +67,7 @@ def _best_of(work: Comparison, found: Cells, key: str) -> list[dict[str, float]]
     ]  # fmt: skip
 
 
-def _trails(work: Comparison, found: Cells) -> dict[str, list[dict[str, float]]]:
+def _trails(work: Comparison, found: Found) -> dict[str, list[dict[str, float]]]:
     """List the rounds of all seeds, by line."""
     trails = {
         name: [{"seed": seed, **row} for seed, cell in cells.items() for row in cell.get("trail", [])]
@@ -85,6 +83,7 @@ def _fits(name: str, usual: str, rows: Iterable[Mapping[str, float]]) -> list[di
     return [{"name": name, **f.to_dict()} for f in found if f is not None]
 
 
-def _figure(values: list[float]) -> dict[str, float | None]:
+def figure(values: list[float]) -> dict[str, float | None]:
+    """Average over seeds, with the interval, as results.json has it."""
     estimate = over_seeds(values)
     return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}

@@ -14,21 +14,17 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from sparring.compare.cells import Comparison, Key, read_cell
-from sparring.compare.frontier import frontier
+from sparring.compare.cells import Comparison, Found, Key, read_cell
+from sparring.compare.frontier import figure, frontier
 from sparring.compare.lines import BASE, baseline, best_name
 from sparring.compare.verdict import Finding, headline, judge, sentences
 from sparring.evaluation.figures import SCORE
-from sparring.evaluation.intervals import over_seeds
 from sparring.loops.record import versions
 from sparring.loops.run import Run
 
 FIGURES = {"kl": "kl", "perplexity": "perplexity", "distinct_2": "distinct_2_words", "words": "words"}
 MEASURED = ("seconds", "memory")
 COUNTED = ("tokens", "flops", "labels")
-
-Found = Mapping[str, Mapping[int, Mapping[str, Any]]]
-"""What the cells hold, by line and seed; a cell that is not done is not there."""
 
 
 def collect(work: Comparison) -> Found:
@@ -124,10 +120,9 @@ def _row(
     work: Comparison, name: str, cells: Mapping[int, Mapping[str, Any]], names: Mapping[str, str]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name}
-    for figure, key in {**names, **FIGURES}.items():
+    for column, key in {**names, **FIGURES}.items():
         if values := [cell[key]["mean"] for cell in cells.values() if key in cell]:
-            estimate = over_seeds(values)
-            row[figure] = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+            row[column] = figure(values)
     if (cost := work.costs.get(name)) is not None:
         row |= {key: getattr(cost, key) for key in COUNTED}
     for key in MEASURED:

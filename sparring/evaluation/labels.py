@@ -92,7 +92,7 @@ def _harmless(rows: Sequence[RawRow]) -> Tables:
 
 def _single(rows: Sequence[RawRow], base: str | None) -> tuple[Tables, list[str]]:
     """Mean scores by turn and over both, and by category where the file says any."""
-    values: Values = {}
+    values: dict[tuple[str, str], dict[Any, list[float]]] = {}
     unread = 0
     for row in rows:
         score, turn = single_score(row), int(check_number(row, "turn", value_of(row, "turn")))
@@ -101,11 +101,8 @@ def _single(rows: Sequence[RawRow], base: str | None) -> tuple[Tables, list[str]
             continue
         for part in (f"turn {turn}", "both turns"):
             key = str(value_of(row, "model")), part
-            values.setdefault("\0".join(key), {}).setdefault(row.values.get("question_id"), []).append(score)
-    table = []
-    for key, own in values.items():
-        model, part = key.split("\0")
-        table.append({"model": model, "part": part, **_line("score", _mean(own))})
+            values.setdefault(key, {}).setdefault(row.values.get("question_id"), []).append(score)
+    table = [{"model": model, "part": part, **_line("score", _mean(own))} for (model, part), own in values.items()]
     table.sort(key=lambda row: (row["model"], row["part"] == "both turns", row["part"]))
     return {"mt_bench": table}, _unread(unread, len(rows))
 

@@ -4,7 +4,8 @@ This is the part of an evaluation that needs nothing but responses in memory, so
 some can have their figures in one call:
 
     rollout = sample(policy, prompts, 1, Sampling(max_tokens=48), seed=0)
-    figures = measure(rollout, tokenizer, judges={"gold": rule}, start=start)
+    scores = {"gold": rule.score(read_out(rollout.batch, tokenizer))}
+    figures = measure(rollout, tokenizer, scores=scores, start=start)
 """
 
 import math
@@ -23,7 +24,6 @@ from sparring.data.responses import read_out
 from sparring.evaluation.figures import FIGURES, SCORE
 from sparring.evaluation.intervals import Estimate, mean_of, ratio_of, share_of
 from sparring.evaluation.text import text_figures
-from sparring.feedback.protocol import Feedback
 from sparring.models.signals import Network, Networks, compute
 from sparring.models.update import micro_batches
 from sparring.rollout.sample import Rollout, Stop
@@ -38,7 +38,7 @@ def measure(
     rollout: Rollout,
     tokenizer: Any,
     *,
-    judges: Mapping[str, Feedback] | None = None,
+    scores: Mapping[str, Float[Tensor, "B K"]] | None = None,
     start: Network | None = None,
     temperature: float = 1.0,
     is_selected: bool = False,
@@ -47,19 +47,18 @@ def measure(
 ) -> dict[str, Estimate]:
     """Compute every figure that responses alone allow, by name, in the order of FIGURES after the scores.
 
-    `temperature` is the one they were drawn at. KL is left out without a start model, at temperature 0, and
-    when the responses were selected by a judge: then they are no samples of the policy's distribution.
+    `scores` are what judges said of the responses, by name; `temperature` is the one these were drawn at. KL is
+    left out without a start model, at temperature 0, and when the responses were selected by a judge: then they
+    are no samples of the policy's distribution.
     """
     responses = read_out(rollout.batch, tokenizer)
-    scores = {}
-    for name, judge in (judges or {}).items():
-        scores[SCORE + name] = mean_of(judge.score(responses).double().mean(-1).tolist())
+    judged = {SCORE + name: mean_of(own.double().mean(-1).tolist()) for name, own in (scores or {}).items()}
     found = text_figures(responses) | _token_figures(rollout)
     if start is not None:
         found |= fluency(rollout, start, micro_tokens=micro_tokens, tick=tick)
         if temperature > 0 and not is_selected:
             found |= distance(rollout, start, temperature=temperature, micro_tokens=micro_tokens, tick=tick)
-    return scores | {name: found[name] for name in FIGURES if name in found}
+    return judged | {name: found[name] for name in FIGURES if name in found}
 
 
 def distance(

@@ -1,12 +1,14 @@
 """A language model measured: its responses, who wins, what raters and judges say of them, and what it has unlearnt."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from sparring.core.best_of import kl_bound
 from sparring.core.errors import FeedbackError, SettingError
 from sparring.core.records import Record
 from sparring.data.responses import Responses, read_out
@@ -51,8 +53,9 @@ def measure_policy(
     start = load_start(runs, trunk, plan, notes)
     rollout, tables = _responses(policy, records, judges, plan, notes)
     mine = read_out(rollout.batch, trunk.tokenizer)
+    scores = {name: judge.score(mine) for name, judge in judges.items()}
     found = measure(
-        rollout, trunk.tokenizer, judges=judges, start=start, temperature=plan.how.temperature,
+        rollout, trunk.tokenizer, scores=scores, start=start, temperature=plan.how.temperature,
         is_selected=plan.judge is not None, micro_tokens=plan.micro_tokens, tick=plan.tick,
     )  # fmt: skip
     if plan.how.temperature == 0:
@@ -77,7 +80,7 @@ def measure_policy(
         write_alpaca_eval(plan.alpaca_eval, model, different(records), mine.texts)
     if plan.answers is not None:
         _write_answers(plan.answers, records, mine)
-    return found, _samples(rollout, trunk, judges, plan.shown), tables
+    return found, _samples(mine, scores, plan.shown), tables
 
 
 def _responses(
@@ -207,18 +210,17 @@ def _write_answers(file: str, records: Sequence[Record], mine: Responses) -> Non
 
 def _best_of_note(plan: Plan) -> str:
     n, judge = plan.best_of, judge_name(plan.judge or "")
-    bound = math.log(n) - (n - 1) / n
-    said = f"best of {n} by {judge}: no KL is measured; picking adds at most log n - (n-1)/n = {bound:.2f} nats to it"
+    bound = f"log n - (n-1)/n = {kl_bound(n):.2f} nats"
+    said = f"best of {n} by {judge}: no KL is measured; picking adds at most {bound} to it"
     is_named_twice = judge in map(judge_name, plan.feedback)
     return said + (f"; {judge} picked, so its own score is no independent figure" if is_named_twice else "")
 
 
-def _samples(rollout: Rollout, trunk: Trunk, judges: Mapping[str, Feedback], shown: int) -> list[dict[str, Any]]:
+def _samples(mine: Responses, scores: Mapping[str, Tensor], shown: int) -> list[dict[str, Any]]:
     """Keep the responses to some prompts with their scores."""
-    few = read_out(rollout.batch.rows(0, shown), trunk.tokenizer)
-    scores = {name: judge.score(few).tolist() for name, judge in judges.items()}
+    few = {name: found[:shown].tolist() for name, found in scores.items()}
     return [
-        {"prompt": prompt, "response": text, "scores": {name: found[b][k] for name, found in scores.items()}}
-        for b, (prompt, texts) in enumerate(zip(few.prompts, few.texts, strict=True))
+        {"prompt": prompt, "response": text, "scores": {name: found[b][k] for name, found in few.items()}}
+        for b, (prompt, texts) in enumerate(zip(mine.prompts[:shown], mine.texts[:shown], strict=True))
         for k, text in enumerate(texts)
     ]

@@ -28,6 +28,15 @@ OF_PAIRS = ("bt", "tie")
 TIE = 0.55  # what a tie earns the critic
 
 
+def misfit(form: str, sees: str) -> str:
+    """Say why a judge that sees this has no use for a loss; empty where it has."""
+    if sees == "pair" and form not in OF_PAIRS:
+        return f"judge_sees pair says which of two is real, and judge_loss {form} judges one; set tie or bt"
+    if sees == "prefix" and form in OF_PAIRS:
+        return f"judge_sees prefix compares no pairs, and judge_loss {form} does; set bce or ls"
+    return ""
+
+
 def judge_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str, smoothing: float) -> Loss:
     """Give the judge's loss for pairs of logits; `smoothing` is how far the targets stay from 0 and 1."""
     if form in OF_PAIRS:

@@ -13,6 +13,7 @@ from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, needs
 from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, learners_of, needs_demonstrations
+from sparring.feedback.judge_loss import misfit
 from sparring.loops.parts import classes_of, sort_settings
 from sparring.loops.selections import rehearse
 from sparring.loops.settings import (
@@ -222,7 +223,8 @@ def _online_problem(job: Job) -> str:
         )
     if job.pretrain is not None and not mix.pretrain_weight:
         return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
-    if job.discriminator is not None and (problem := _judge_problem(job.discriminator)):
+    judge = job.discriminator
+    if judge is not None and (problem := misfit(judge.judge_loss, judge.judge_sees)):
         return problem
     if job.relaxed is not None and (problem := _relaxed_problem(job)):
         return problem
@@ -232,16 +234,6 @@ def _online_problem(job: Job) -> str:
         return "keep_best eval_score compares scores of different rounds, but this judge's move; leave it at last"
     if online.keep_best == "eval_score" and not job.has_held_out:
         return "keep_best eval_score needs held-out prompts; set held_out above 0 or give eval_data"
-    return ""
-
-
-def _judge_problem(judge: DiscriminatorSettings) -> str:
-    """Refuse losses that a judge has no use for, by what it sees."""
-    of_pairs = judge.judge_loss in ("bt", "tie")
-    if judge.judge_sees == "pair" and not of_pairs:
-        return f"judge_sees pair says which of two is real, and judge_loss {judge.judge_loss} judges one; set tie or bt"
-    if judge.judge_sees == "prefix" and of_pairs:
-        return f"judge_sees prefix compares no pairs, and judge_loss {judge.judge_loss} does; set bce or ls"
     return ""
 
 

@@ -4,10 +4,10 @@ The before and after of the RLGAF paper's tables 2 and 8 to 11, from RUN/before_
 at a glance what its authors saw by reading: length, variety, repetition. Source: arXiv:2305.06176.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparring.evaluation.text import ngrams
 from sparring.report.figures import number
 from sparring.report.html import Html, el
 from sparring.report.inputs import Rows
@@ -42,9 +42,9 @@ def before_after_sections(rows: Rows) -> list[Html]:
 
 def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Describe responses: mean words, share of different word pairs among all, repeated 4-grams, ended by itself."""
-    texts = [str(row["response"]).split() for row in rows]
-    pairs = [pair for words in texts for pair in itertools.pairwise(words)]
-    fours = [list(zip(*(words[i:] for i in range(4)), strict=False)) for words in texts]
+    texts = [tuple(str(row["response"]).split()) for row in rows]
+    pairs = [pair for words in texts for pair in ngrams(words, 2)]
+    fours = [ngrams(words, 4) for words in texts]
     total = sum(map(len, fours))
     return {
         "words": sum(map(len, texts)) / len(texts),

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from sparring.core.metrics import METRICS
+from sparring.models.checkpoint import write_bytes
 from sparring.report.charts import by_x, thin
 from sparring.report.inputs import Frontier, Results, Rows, Sample, read_results, read_samples
 from sparring.report.parts import FIRST, title_of
@@ -46,7 +47,6 @@ def write_figures(
     found, shown = read_results(results), read_samples(samples)
     names = list(dict.fromkeys([*(m.name for m in found.methods), *curves]))
     colours = {name: place for place, name in enumerate(names)}
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, draw in _figures(found, curves, shown, colours).items():
         with matplotlib.rc_context(STYLE):
@@ -55,7 +55,8 @@ def write_figures(
             for kind in ("png", "svg"):
                 file = io.BytesIO()
                 figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
-                written.append(_write(folder / f"{name}.{kind}", file.getvalue()))
+                written.append(folder / f"{name}.{kind}")
+                write_bytes(written[-1], file.getvalue())
     return written
 
 
@@ -208,9 +209,3 @@ def _clock(rows: Rows) -> str:
 
 def _colour(series: int) -> str:
     return COLOURS[series % len(COLOURS)]
-
-
-def _write(path: Path, content: bytes) -> Path:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    return part.replace(path)

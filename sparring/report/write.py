@@ -6,6 +6,7 @@ from typing import Any
 
 from sparring.compare.cells import Comparison
 from sparring.compare.results import collect, curves, samples
+from sparring.models.checkpoint import write_text
 from sparring.report.inputs import Rows
 from sparring.report.page import comparison_page
 from sparring.report.plot import MISSING, write_figures
@@ -28,9 +29,7 @@ def write_run(run: Path, page: Path) -> list[str]:
 def _write(
     page: Path, text: str, found: Mapping[str, Any], lines: Mapping[str, Rows], shown: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    part = page.with_name(page.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(page)
+    write_text(page, text)
     try:
         files = write_figures(page.parent / FIGURES, found, lines, shown)
     except ImportError:
