@@ -6,7 +6,7 @@ and `judge/` the reward model that scores where no formula can. What exists is n
 stopped half-way goes on.
 
     sentiment      own answers, ranked by a bag of words       start: the model as it is
-    dialogue       people's choices between two answers        start: the chosen ones
+    dialogue       people's choices between two answers        start: chosen ones of other prompts
     instructions   answers of several models, ranked by GPT-4  start: the best ones
     summarisation  GPT-4's choices between two summaries       start: the posters' own summaries
     translation    own translations, ranked by chrF            start: parallel sentences
@@ -187,16 +187,17 @@ def against_own(place: Place, rows: list[Row]) -> list[Row]:
 
 
 def dialogue(place: Place, subset: str = "helpful", longest: int = 300) -> None:
-    """Short answers of an assistant, one of which people chose."""
-    for split, name, number in (("train", "pairs", 480), ("test", "held_out", 300)):
+    """Short answers of an assistant, one of which people chose; the start knows the chosen ones of other rows."""
+    for split, name, number in (("train", "pairs", 1600), ("test", "held_out", 300)):
         rows = [
             {n: r[n] for n in ("prompt", "chosen", "rejected")}
             for r in place.read("hh_rlhf", split)
             if r["subset"].startswith(subset) and max(len(r["chosen"]), len(r["rejected"])) <= longest
-        ][: place.count(number)]
-        if split == "train":
-            place.write("demonstrations", [{"prompt": r["prompt"], "response": r["chosen"]} for r in rows])
-        finish(place, name, rows)
+        ]
+        if split == "train":  # of more than 2,200, so that these are not among the pairs
+            known = rows[-place.count(240) :]
+            place.write("demonstrations", [{"prompt": r["prompt"], "response": r["chosen"]} for r in known])
+        finish(place, name, rows[: place.count(number)])
 
 
 def instructions(place: Place, longest: int = 1000) -> None:
@@ -281,7 +282,7 @@ ONCE = {"epochs": 1.0}
 TASKS = {
     "sentiment": Task(make=sentiment, limits={"max_prompt": 512, "max_response": 32}, judge=gold, own_samples=True),
     "dialogue": Task(
-        make=dialogue, limits={"max_prompt": 48, "max_response": 40}, kind="pairs", epochs=1.0, start=ONCE
+        make=dialogue, limits={"max_prompt": 64, "max_response": 64}, kind="pairs", epochs=1.0, start=ONCE
     ),
     "instructions": Task(make=instructions, limits={"max_prompt": 48, "max_response": 48}, start=ONCE),
     "summarisation": Task(
