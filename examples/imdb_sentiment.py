@@ -13,16 +13,15 @@ The gold scorer (a linear bag of words trained on 25,000 labelled reviews) judge
 import argparse
 import gzip
 import json
-import math
 import os
 import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from judges import sentiment
 
 TOKENS = 40
 PROMPTS = 500
@@ -46,20 +45,9 @@ FIGURES = {
 }
 
 
-@cache
-def scorer() -> dict[str, Any]:
-    """The gold scorer's weights, from the file that SPARRING_GOLD names."""
-    with gzip.open(os.environ["SPARRING_GOLD"], "rt") as file:
-        return json.load(file)
-
-
 def gold(response: str) -> float:
-    """Score how favourable a review is: the weights of its words and word pairs, over the root of their number."""
-    known = scorer()["weights"]
-    words = re.findall(scorer()["regex"], response.lower())
-    seen = set(words) | {f"{a} {b}" for a, b in pairwise(words)}
-    found = [known[w] for w in seen if w in known]
-    return scorer()["bias"] + sum(found) / math.sqrt(max(1, len(found)))
+    """Score how favourable a review is."""
+    return sentiment(response)
 
 
 def main() -> None:

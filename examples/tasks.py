@@ -14,7 +14,6 @@ stopped half-way goes on.
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from imdb_sentiment import gold
+from judges import chrf
 
 GOOD = "Answer the following rightly.\n\n"  # hir's instruction, also when it is tested
 VERDICT, WORDS = "\n[VERDICT]", (" good", " bad")  # what joint_feedback puts behind a response, and its marks
@@ -256,26 +256,6 @@ def references() -> dict[str, str]:
 def chrf_score(prompt: str, response: str) -> float:
     """Score a translation by its chrF against the reference, 0 to 1."""
     return chrf(response, references()[prompt.removeprefix(GOOD)])
-
-
-def chrf(text: str, reference: str, order: int = 6, beta: float = 2.0) -> float:
-    """F of the n-grams of characters, n from 1 to `order`, white space left out.
-
-    Precision and recall are averaged over the n for which both texts have n-grams, as sacrebleu does.
-    Source: Popovic 2015, doi:10.18653/v1/W15-3049.
-    """
-    own_text, ref_text = ("".join(x.split()) for x in (text, reference))
-    precisions, recalls = [], []
-    for n in range(1, order + 1):
-        own, ref = (Counter(s[i : i + n] for i in range(len(s) - n + 1)) for s in (own_text, ref_text))
-        if own and ref:
-            same = (own & ref).total()
-            precisions.append(same / own.total())
-            recalls.append(same / ref.total())
-    if not precisions or sum(precisions) == 0:
-        return 0.0
-    p, r = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
-    return (1 + beta**2) * p * r / (beta**2 * p + r)
 
 
 ONCE = {"epochs": 1.0}

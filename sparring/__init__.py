@@ -6,6 +6,7 @@ name that is used.
 
     sparring.train("rlgaf", model="gpt2", data="reviews.jsonl", run="runs/rlgaf")
     sparring.sample("runs/rlgaf", ["The film was"], K=4)
+    sparring.score("runs/rlgaf/judge", ["The film was"], [[" fine.", " awful."]])
     sparring.evaluate("runs/rlgaf", data="held_out.jsonl", feedback=["vader"])
     sparring.methods.get("dpo")(beta=0.1).loss(token_logps=..., ref_token_logps=..., mask=...)
 """
@@ -17,16 +18,18 @@ from sparring.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from sparring import methods
+    from sparring.evaluation.score import score
     from sparring.evaluation.suite import evaluate
     from sparring.loops.train import train
     from sparring.rollout.answer import sample
 
-__all__ = ["__version__", "evaluate", "methods", "sample", "train"]
+__all__ = ["__version__", "evaluate", "methods", "sample", "score", "train"]
 
 HOMES = {
     "train": "sparring.loops.train",
     "evaluate": "sparring.evaluation.suite",
     "sample": "sparring.rollout.answer",
+    "score": "sparring.evaluation.score",
 }
 
 

@@ -188,6 +188,12 @@ def test_a_budget_that_cannot_be_kept_is_refused(budget, method, words, tmp_path
 # Plans
 
 
+def test_a_judge_keeps_its_own_number_of_steps_under_a_budget(tmp_path):
+    judge = {"method": "reward_model", "name": "judge", "settings": {"steps": 3, **BATCHES}}
+    work = prepare(read_plan(raw(budget={"tokens": 1e5}, methods=[judge])), tmp_path / "out")
+    assert work.costs["judge"].settings["steps"] == 3 and work.costs["judge"].trains_judge
+
+
 @pytest.mark.parametrize("file", PLANS, ids=lambda file: file.stem)
 def test_a_plan_of_the_examples_reads_and_reads_back(file):
     plan = load_plan(file)
@@ -254,6 +260,18 @@ def test_a_name_given_twice_or_no_yaml_is_an_error_of_the_file(tmp_path):
         load_plan(file)
     with pytest.raises(SettingError, match="no such plan"):
         load_plan(tmp_path / "none.yaml")
+
+
+def test_a_plan_can_be_changed_on_the_command_line(tmp_path, capsys):
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump(raw()))
+    changed = load_plan(file, ["model=gpt2", "seeds=[4, 5]", "budget={tokens: 2e6}"])
+    assert (changed.model, changed.seeds, changed.budget) == ("gpt2", (4, 5), {"tokens": 2e6})
+    for change, words in ((["model"], "give NAME=VALUE"), (["model=["], "not readable"), (["modell=a"], "unknown name")):
+        with pytest.raises(SettingError, match=words):
+            load_plan(file, change)
+    assert main.main(["compare", "--demo", "--set", "seeds=1"]) == 2
+    assert "--demo has its own" in capsys.readouterr().err
 
 
 def test_a_changed_plan_and_a_folder_of_something_else_are_refused(tmp_path):

@@ -28,6 +28,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("plan", nargs="?", metavar="PLAN", help="a YAML file: model, data, feedback, seeds, methods")
     parser.add_argument("--out", metavar="FOLDER", help="folder to write, or to go on in; required but for --demo")
     parser.add_argument("--demo", action="store_true", help="compare on the embedded world, offline, in a few minutes")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes",
+        help="put VALUE, in YAML, in the place of what the plan says, such as model=gpt2; repeat for more")  # fmt: skip
     parser.add_argument("--workers", type=integer, default=0, metavar="N", help="cells at a time, each on one thread "
         "(default: as many as processors; 1 with an accelerator)")  # fmt: skip
     parser.add_argument("--check", action="store_true", help="check and count everything, and train nothing")
@@ -77,13 +79,15 @@ def _prepared(args: argparse.Namespace, out: Path) -> "Comparison":
         raise SettingError("sparring compare takes a PLAN, or --demo; see sparring compare --help")
     if args.out is None and not args.demo:
         raise SettingError("sparring compare needs --out; see sparring compare --help")
+    if args.demo and args.changes:
+        raise SettingError("--set changes a plan, and --demo has its own; see sparring compare --help")
     if args.workers < 0:
         raise SettingError(f"--workers must be at least 1, or 0 for as many as processors, got {args.workers}")
     from sparring.compare.plan import load_plan
     from sparring.compare.run import prepare
 
     if not args.demo:
-        return prepare(load_plan(args.plan), out)
+        return prepare(load_plan(args.plan, args.changes), out)
     from sparring.compare.embedded import embedded_plan
 
     return prepare(embedded_plan(out, rivals=True, quiet=args.quiet), out)

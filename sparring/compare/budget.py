@@ -132,6 +132,8 @@ def _fitted(
     job = make({})
     clock = "steps" if job.offline is not None else "rounds"
     fixed = [n for n in ((clock, "epochs") if clock == "steps" else (clock,)) if n in line.settings]
+    if fixed and job.trains_scorer:
+        return {}  # a judge is not better for having learnt longer, and no method by itself
     if fixed:
         raise SettingError(f"the budget decides how many {clock} there are; leave {fixed[0]} out")
     if kind == "seconds":

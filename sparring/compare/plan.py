@@ -15,7 +15,7 @@ before: a reward model, or a run with a judge in it.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,11 @@ class Plan:
         return _plain(asdict(self))
 
 
-def load_plan(file: str | Path) -> Plan:
-    """Read a plan. Raises SettingError, naming the file and the place in it, for anything that is not as it should."""
+def load_plan(file: str | Path, changes: Sequence[str] = ()) -> Plan:
+    """Read a plan; each of `changes`, NAME=VALUE with a value in YAML, goes over what the file says.
+
+    Raises SettingError, naming the file and the place in it, for anything that is not as it should.
+    """
     import yaml
 
     place = Path(file)
@@ -101,6 +104,14 @@ def load_plan(file: str | Path) -> Plan:
         raw = yaml.load(place.read_text(encoding="utf-8"), Loader=_strict(yaml))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingError(f"{file}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
+    for change in changes:
+        name, sign, value = change.partition("=")
+        if not sign or not isinstance(raw, dict):
+            raise SettingError(f"--set {change}: give NAME=VALUE, such as model=gpt2")
+        try:
+            raw[name] = yaml.load(value, Loader=_strict(yaml))
+        except yaml.YAMLError as error:
+            raise SettingError(f"--set {change}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
     return read_plan(raw, str(file))
 
 

@@ -14,7 +14,7 @@ import torch
 
 from sparring.core.registry import needs, welcomes
 from sparring.data.standin import StandIn
-from sparring.feedback.expression import DISCRIMINATOR, call_of
+from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, call_of
 from sparring.loops.calibrate import bound, calibrate
 from sparring.loops.job import Job
 from sparring.loops.load import Data, load_data
@@ -113,7 +113,7 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
         "adapters and heads": float(memory.adapters(size, 1 + has_critic + is_judged + masks)
                                     + memory.NUMBER * (own - trained + size.width * is_judged)),
         "reference": float(memory.copies(size, int(has_reference))),
-        "judge": float(memory.copies(size, int(is_judged)) + _fixed_judges(job)),
+        "judge": float(memory.copies(size, int(is_judged)) + _fixed_judges(job, size)),
         "copy that masks": float(memory.copies(size, int(masks))),
         "optimizer of the policy": float(memory.moments(own)),
         "optimizer of the judge": float(memory.moments(judged)),
@@ -148,11 +148,13 @@ def _asked(job: Job) -> list[str]:
     return [*needs(job.equation.loss), *welcomes(job.equation.loss), *(needs(credit) if credit else [])]
 
 
-def _fixed_judges(job: Job) -> int:
+def _fixed_judges(job: Job, size: Size) -> int:
     """Bytes of the judges that are models and do not learn; they are held in 32 bits."""
     total = 0
     for name in readers(job):
-        if name != DISCRIMINATOR:
+        if name == SIMILARITY:
+            total += memory.copies(size, 1)
+        elif name != DISCRIMINATOR:
             call = call_of(name)
             lm = blank_model(call.parts[0] if call else name)
             # A classifier has no language-model head; a ranker answers with its own.

@@ -15,7 +15,7 @@ from sparring.core.seeds import rng
 from sparring.core.selection import Scored
 from sparring.data.batch import Row
 from sparring.feedback.combine import build
-from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR
+from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, SIMILARITY
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker
 from sparring.feedback.rule import as_rule, load_rule
@@ -63,11 +63,11 @@ def workload(job: Job, data: Data, length: float | None = None) -> Work:
 
 
 def readers(job: Job) -> list[str]:
-    """Name the judges that are models: the discriminator, and those that are folders (a ranker by its whole call)."""
+    """Name the judges that are models: the discriminator, the start as it was, and folders (a ranker by its call)."""
     found: list[str] = []
 
     def note(name: str) -> Feedback:
-        if name == DISCRIMINATOR or is_ranker(name) or Path(name).is_dir():
+        if name in (DISCRIMINATOR, SIMILARITY) or is_ranker(name) or Path(name).is_dir():
             found.append(name)
         if name in (*found, BAG_OF_WORDS):
             return as_rule(name, lambda response: 0.0)
