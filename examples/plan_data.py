@@ -248,6 +248,7 @@ def tell_apart(file: Path, real: list[str], own: list[str]) -> None:
     rows = csr_array((np.ones(len(cells)), tuple(zip(*cells, strict=True))), shape=(len(texts), len(known)))
     is_real = np.array([1.0] * len(real) + [0.0] * len(own))
     found = fit(rows, is_real, np.full(len(texts), 1 / len(texts)), 0.003)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"bias": found.bias, "weights": dict(zip(known, found.weights.tolist(), strict=True))}))
 
 

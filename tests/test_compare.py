@@ -267,7 +267,11 @@ def test_a_plan_can_be_changed_on_the_command_line(tmp_path, capsys):
     file.write_text(yaml.safe_dump(raw()))
     changed = load_plan(file, ["model=gpt2", "seeds=[4, 5]", "budget={tokens: 2e6}"])
     assert (changed.model, changed.seeds, changed.budget) == ("gpt2", (4, 5), {"tokens": 2e6})
-    for change, words in ((["model"], "give NAME=VALUE"), (["model=["], "not readable"), (["modell=a"], "unknown name")):
+    for change, words in (
+        (["model"], "give NAME=VALUE"),
+        (["model=["], "not readable"),
+        (["modell=a"], "unknown name"),
+    ):
         with pytest.raises(SettingError, match=words):
             load_plan(file, change)
     assert main.main(["compare", "--demo", "--set", "seeds=1"]) == 2

@@ -46,6 +46,22 @@ def test_chrf_is_the_f_of_mean_precision_and_mean_recall(modules):
     assert chrf("Katze", "Katze") == 1.0 and chrf("", "ein") == 0.0 and chrf("xyz", "ein") == 0.0
 
 
+def test_the_formulas_that_measure_count_as_their_sources_do(modules, tmp_path, monkeypatch):
+    judges = importlib.import_module("judges")
+    # "the cat sat down" and "a cat, down": the article and the mark are left out, 2 of 3 and of 2 words are shared.
+    assert judges.f1("the cat sat down", "a cat, down") == pytest.approx(4 / 5)
+    assert judges.f1("", "the") == 1.0 and judges.f1("dog", "cat") == 0.0
+    # The longest common subsequence of "a b c d" and "b d a" is "b d": 2 of 4 and 2 of 3.
+    assert judges.rouge_l("a b c d", "b d a") == pytest.approx(4 / 7) and judges.rouge_l("", "a") == 0.0
+    monkeypatch.setattr(judges, "HOME", tmp_path)
+    (tmp_path / "instructions").mkdir()
+    known = {"bias": 0.0, "weights": {"sure": 2.0, "ung": -2.0}}
+    (tmp_path / "instructions/words.json").write_text(json.dumps(known))
+    said = {"Sure, sure.": 1, "ung": -1, "of course": 0, "": -1, "sure " * 8: -1, "sure a b c sure a b c": 0}
+    assert {text: judges.tier("", text) for text in said} == said
+    judges._judge.cache_clear()
+
+
 def test_every_task_has_the_cells_it_is_measured_by(modules):
     every, tasks = modules
     assert set(every.CELLS) == set(tasks.TASKS)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -82,6 +82,32 @@ def one_by_one(responses: Responses) -> list[list[Row]]:
 def pick(rows: Sequence[Row], draw: Any) -> Row:
     """Draw one of the rows."""
     return rows[int(draw.integers(len(rows)))]
+
+
+def spoilt(real: Row, others: Sequence[Row], draw: Any) -> Row:
+    """Spoil a demonstration of four tokens or more: swap tokens twice, put in two of others', or leave one out.
+
+    Its last token, which may be the end of text, stays. A shorter demonstration comes back as it is.
+    """
+    tokens = list(real.responses[0])
+    last = len(tokens) - 1
+    if last < 3:
+        return real
+
+    def place() -> int:
+        return int(draw.integers(last))
+
+    kind = int(draw.integers(3))
+    if kind == 2:
+        del tokens[place()]
+    for _ in range(2 if kind < 2 else 0):
+        here, there = place(), place()
+        if kind == 0:
+            tokens[here], tokens[there] = tokens[there], tokens[here]
+        else:
+            other = pick(others, draw).responses[0]
+            tokens[here] = other[int(draw.integers(max(1, len(other) - 1)))]
+    return replace(real, responses=(tuple(tokens),), where=f"spoilt {real.where}")
 
 
 def sides(s: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

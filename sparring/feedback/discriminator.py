@@ -35,7 +35,17 @@ from sparring.core.loss import Loss, Tally, add, figures
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch, Row
 from sparring.data.responses import Responses
-from sparring.feedback.adversary import REWARDS, Demonstrations, Terms, by_prompt, count, one_by_one, pick, told_apart
+from sparring.feedback.adversary import (
+    REWARDS,
+    Demonstrations,
+    Terms,
+    by_prompt,
+    count,
+    one_by_one,
+    pick,
+    spoilt,
+    told_apart,
+)
 from sparring.feedback.beside import ahead
 from sparring.feedback.judge_loss import judge_loss, loss_so_far
 from sparring.feedback.reward_model import score_in_parts, score_texts
@@ -85,6 +95,11 @@ class Settings(Protocol):
     @property
     def replay(self) -> float:
         """Share of fakes from earlier rounds."""
+        ...
+
+    @property
+    def judge_spoilt(self) -> float:
+        """Share of the fakes that are demonstrations with a few tokens changed."""
         ...
 
     @property
@@ -239,9 +254,11 @@ class Discriminator:
         return [(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
 
     def _fake(self, fresh: list[Row], draw: Any) -> Row:
-        """One unwanted text: of the unwanted kind, from the past, or fresh."""
+        """One unwanted text: of the unwanted kind, a spoilt demonstration, from the past, or fresh."""
         if self.data.unwanted and draw.random() < self.terms.negatives_share:
             return pick(self.data.unwanted, draw)
+        if self.settings.judge_spoilt and draw.random() < self.settings.judge_spoilt:
+            return spoilt(pick(self.data.real, draw), self.data.real, draw)
         if self._buffer and draw.random() < self.settings.replay:
             return pick(self._buffer, draw)
         return pick(fresh, draw)
