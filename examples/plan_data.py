@@ -136,7 +136,7 @@ def sentiment(source: Source) -> None:
     from judges import sentiment as score
 
     rows = [{"prompt": p} for p in dict.fromkeys(r["prompt"] for r in source.read("imdb", "train"))][:400]
-    tested = [{"prompt": p} for p in dict.fromkeys(r["prompt"] for r in source.read("imdb", "test"))][:200]
+    tested = {r["prompt"]: pair(r) for r in source.read("imdb", "test")}
     kept = []
     for row, texts in zip(rows, source.sample(source.model, rows, K=2), strict=True):
         worse, better = sorted(texts, key=score)
@@ -144,7 +144,7 @@ def sentiment(source: Source) -> None:
             kept.append(row | {"chosen": better, "rejected": worse})
     source.write("pairs", kept)
     source.write("best", [{"prompt": r["prompt"], "response": r["chosen"]} for r in kept])
-    source.write("prompts", tested)
+    source.write("prompts", list(tested.values())[:200])
 
 
 def dialogue(source: Source) -> None:
