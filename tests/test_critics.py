@@ -1,16 +1,17 @@
-"""Judges that see every prefix of a response, or it beside a demonstration with ties; and average weights."""
+"""Judges that see every prefix of a response, or it beside a demonstration with ties; and spoilt demonstrations."""
 
-import copy
 import itertools
 import math
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from sparring.core.credit import token_by_token
 from sparring.core.errors import DataError, SettingError
 from sparring.data.batch import Row, collate
-from sparring.feedback.adversary import REWARDS
+from sparring.feedback.adversary import REWARDS, spoilt
 from sparring.feedback.beside import ahead
 from sparring.feedback.combine import build, judged
 from sparring.feedback.judge_loss import judge_loss, loss_so_far
@@ -19,7 +20,7 @@ from sparring.loops.job import make_job
 from sparring.methods import get
 from sparring.models.signals import score, score_prefixes
 from tests.small import quick, rows, same, weights
-from tests.test_discriminator import BAD, GOOD, PROMPTS, judge, responses, softplus
+from tests.test_discriminator import BAD, EOS, GOOD, PROMPTS, judge, responses, softplus, spied
 from tests.test_resume import unfinished
 
 SEES = {"prefix": {"judge_loss": "bce"}, "pair": {"judge_loss": "tie"}}
@@ -205,27 +206,34 @@ def test_small_micro_batches_give_the_same_judge(sees):
     assert torch.allclose(first.logits(responses()), second.logits(responses()), atol=1e-5)
 
 
-def test_the_weights_that_score_are_the_average_of_all_that_were():
-    d = judge(judge_average=0.75, lr=1e-2)
-    name, weight = next((n, p) for n, p in d.updater.weights.items() if n.startswith("head"))
-    want, was = weight.detach().clone(), d.logits(responses())
-    for round_ in range(3):
-        d.learn(responses(seed=round_))
-        want = 0.75 * want + 0.25 * weight.detach()
-    assert torch.allclose(d.state()["average"][name], want, atol=1e-6)
-    newest = weight.detach().clone()
-    with d.scoring():
-        assert torch.allclose(weight, want, atol=1e-6)
-    assert torch.equal(weight, newest) and not torch.equal(d.logits(responses()), was)
+def test_a_spoilt_demonstration_differs_a_little_and_keeps_its_end():
+    draw, others = np.random.default_rng(0), [Row(prompt=(3,), responses=((20, 21, 22, EOS),))]
+    real = Row(prompt=(3,), responses=((10, 11, 12, 13, 14, 15, EOS),), where="demonstration 1")
+    kinds = Counter()
+    for _ in range(300):
+        row = spoilt(real, others, draw)
+        old, new = real.responses[0], row.responses[0]
+        assert new[-1] == EOS and row.prompt == (3,) and row.where == "spoilt demonstration 1"
+        if len(new) == len(old) - 1:  # one is missing, the others are as they were
+            kinds["shorter"] += any(new == old[:i] + old[i + 1 :] for i in range(len(old) - 1))
+        elif sorted(new) == sorted(old):
+            assert sum(a != b for a, b in zip(old, new, strict=True)) <= 4
+            kinds["swapped"] += 1
+        else:
+            strange = [b for a, b in zip(old, new, strict=True) if a != b]
+            assert len(strange) <= 2 and set(strange) <= {20, 21, 22}
+            kinds["foreign"] += 1
+    assert min(kinds.values()) > 60 and kinds.total() == 300
+    short = Row(prompt=(3,), responses=((10, 11, EOS),))
+    assert spoilt(short, others, draw) is None
 
 
-def test_a_restored_judge_scores_with_the_same_average():
-    first, second = judge(judge_average=0.5), judge(judge_average=0.5)
-    first.learn(responses(seed=0), updates=2)
-    second.load(copy.deepcopy(first.state()))
-    for d in (first, second):
-        d.learn(responses(seed=1), updates=2)
-    assert torch.equal(first.logits(responses()), second.logits(responses()))
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.5, 8, 36), (1.0, 20, 48)])
+def test_a_share_of_the_fakes_are_spoilt_demonstrations_if_they_are_long_enough(share, low, high):
+    d = judge(judge_spoilt=share)
+    seen = spied(d)
+    d.learn(responses(), updates=8)
+    assert len(seen) == 48 and low <= sum("against spoilt" in names for names in seen) <= high
 
 
 @pytest.mark.parametrize(
@@ -240,9 +248,9 @@ def test_a_loss_that_does_not_fit_what_is_seen_is_refused(settings, words):
         make_job("rlgaf", model="m", data="d", run="r", settings=settings)
 
 
-@pytest.mark.parametrize("settings", [PAIR, {"judge_sees": "prefix"}, {"judge_average": 0.5}])
+@pytest.mark.parametrize("settings", [PAIR, {"judge_sees": "prefix"}])
 def test_who_differentiates_through_the_judge_takes_it_as_it_is(settings):
-    with pytest.raises(SettingError, match="leave judge_sees and judge_average"):
+    with pytest.raises(SettingError, match="leave judge_sees at one"):
         make_job("rlgaf_gumbel", model="m", data="d", run="r", settings=settings)
 
 
@@ -254,7 +262,7 @@ def test_two_responses_must_fit_into_what_the_model_reads(tmp_path):
 
 @pytest.mark.parametrize("sees", SEES)
 def test_a_run_with_such_a_judge_goes_on_exactly(tmp_path, sees):
-    settings = {"judge_sees": sees, "judge_average": 0.5, "rounds": 3, **SEES[sees]}
+    settings = {"judge_sees": sees, "judge_spoilt": 0.5, "rounds": 3, **SEES[sees]}
     whole = quick("rlgaf", tmp_path / "whole", settings=settings)
     again = quick("rlgaf", unfinished(whole, tmp_path / "cut", 4), settings=settings, resume=True)
     assert same(weights(whole), weights(again)) and rows(whole) == rows(again)

@@ -24,7 +24,7 @@ GOOD, BAD = range(10, 18), range(18, 26)  # two halves of the vocabulary: what p
 EOS = 1
 SETTINGS = {
     "judge_loss": "bce", "judge_steps": 1, "judge_batch": 6, "gate": 1.0, "label_smoothing": 0.0,
-    "replay": 0.5, "judge_sees": "one", "judge_average": 0.0,
+    "replay": 0.5, "judge_sees": "one", "judge_spoilt": 0.0,
 }  # fmt: skip
 
 

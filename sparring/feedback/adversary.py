@@ -84,15 +84,15 @@ def pick(rows: Sequence[Row], draw: Any) -> Row:
     return rows[int(draw.integers(len(rows)))]
 
 
-def spoilt(real: Row, others: Sequence[Row], draw: Any) -> Row:
-    """Spoil a demonstration of four tokens or more: swap tokens twice, put in two of others', or leave one out.
+def spoilt(real: Row, others: Sequence[Row], draw: Any) -> Row | None:
+    """Spoil a demonstration: swap tokens twice, put in two of others', or leave one out; None if there are too few.
 
-    Its last token, which may be the end of text, stays. A shorter demonstration comes back as it is.
+    Its last token, which may be the end of text, stays.
     """
     tokens = list(real.responses[0])
     last = len(tokens) - 1
     if last < 3:
-        return real
+        return None
 
     def place() -> int:
         return int(draw.integers(last))

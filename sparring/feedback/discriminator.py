@@ -23,7 +23,6 @@ RARO, arXiv:2511.21667; token by token as in arXiv:2510.01857, after AIRL, Fu et
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -49,7 +48,6 @@ from sparring.feedback.adversary import (
 from sparring.feedback.beside import ahead
 from sparring.feedback.judge_loss import judge_loss, loss_so_far
 from sparring.feedback.reward_model import score_in_parts, score_texts
-from sparring.models.average import Average
 from sparring.models.heads import at_end
 from sparring.models.signals import Network, score, score_prefixes
 from sparring.models.update import Updater
@@ -102,11 +100,6 @@ class Settings(Protocol):
         """Share of the fakes that are demonstrations with a few tokens changed."""
         ...
 
-    @property
-    def judge_average(self) -> float:
-        """Share of the old average in the weights that score; 0 scores with the newest."""
-        ...
-
 
 class Discriminator:
     """A scalar head on a language model of its own (or an adapter of its own), with its own optimizer."""
@@ -124,7 +117,6 @@ class Discriminator:
     ) -> None:
         self.network, self.updater, self.data, self.settings, self.terms = network, updater, data, settings, terms
         self.seed, self.micro_tokens = seed, micro_tokens
-        self.average = Average(updater.weights, settings.judge_average) if settings.judge_average else None
         self._by_prompt = by_prompt(data.real)
         self._beside = self._by_prompt | by_prompt(data.held_out)
         # A prompt is kept from the judge when all its demonstrations are; without prompts only texts can be.
@@ -152,18 +144,12 @@ class Discriminator:
         """The judge's own number: the log-odds, as it believes, that the response is a demonstration."""
         if self.settings.judge_sees == "prefix":
             return at_end(self._prefixes(responses), responses.batch.mask)
-        with self.scoring():
-            if self.settings.judge_sees == "pair":
-                return self._beside_demonstrations(responses)
-            return score_in_parts(self.network, responses.batch, self.micro_tokens)
-
-    def scoring(self) -> AbstractContextManager[None]:
-        """Let the weights that score stand in their place: those that learn, or their average."""
-        return nullcontext() if self.average is None else self.average.in_place()
+        if self.settings.judge_sees == "pair":
+            return self._beside_demonstrations(responses)
+        return score_in_parts(self.network, responses.batch, self.micro_tokens)
 
     def _prefixes(self, responses: Responses) -> Float[Tensor, "B K T"]:
-        with self.scoring():
-            return score_in_parts(self.network, responses.batch, self.micro_tokens, score_prefixes)
+        return score_in_parts(self.network, responses.batch, self.micro_tokens, score_prefixes)
 
     @torch.no_grad()
     def _beside_demonstrations(self, responses: Responses) -> Float[Tensor, "B K"]:
@@ -218,8 +204,6 @@ class Discriminator:
             losses = {"judge_loss_real": softplus(-real), "judge_loss_fake": softplus(false)}
             counted.append(count(losses | told_apart(real, false)))
         seen, step = figures(machine.sum_tally(add(counted))), self.updater.step()
-        if self.average is not None:
-            self.average.follow()
         accuracy = (seen.pop("real") + seen.pop("fake")) / 2
         return seen | {"judge_accuracy": accuracy, "judge_loss": step["loss"], "judge_grad_norm": step["grad_norm"]}
 
@@ -258,7 +242,9 @@ class Discriminator:
         if self.data.unwanted and draw.random() < self.terms.negatives_share:
             return pick(self.data.unwanted, draw)
         if self.settings.judge_spoilt and draw.random() < self.settings.judge_spoilt:
-            return spoilt(pick(self.data.real, draw), self.data.real, draw)
+            bad = spoilt(pick(self.data.real, draw), self.data.real, draw)
+            if bad is not None:
+                return bad
         if self._buffer and draw.random() < self.settings.replay:
             return pick(self._buffer, draw)
         return pick(fresh, draw)
@@ -292,16 +278,12 @@ class Discriminator:
     def state(self) -> dict[str, Any]:
         """Return weights, optimizer, remembered responses and the figures that the gate looks at."""
         buffer = [(r.prompt, r.responses[0], r.where) for r in self._buffer]
-        average = {} if self.average is None else self.average.state()
         return {
             "updater": self.updater.state(), "buffer": buffer, "calls": self._calls, "right": dict(self._right),
-            "average": average,
         }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` returned."""
         self.updater.load(state["updater"])
-        if self.average is not None:
-            self.average.load(state["average"])
         self._buffer = [Row(prompt=tuple(p), responses=(tuple(y),), where=w) for p, y, w in state["buffer"]]
         self._calls, self._right = state["calls"], {n: tuple(x) for n, x in state["right"].items()}

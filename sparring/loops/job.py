@@ -243,9 +243,8 @@ def _relaxed_problem(job: Job) -> str:
     assert reward is not None and nucleus is not None
     if job.feedback != (DISCRIMINATOR,):
         return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
-    judge = job.discriminator
-    if judge is not None and (judge.judge_sees != "one" or judge.judge_average):
-        return "it differentiates through single responses and the newest weights; leave judge_sees and judge_average"
+    if job.discriminator is not None and job.discriminator.judge_sees != "one":
+        return "it differentiates through single responses; leave judge_sees at one"
     if reward.scores != "given" or reward.unfinished:
         return "scores are not what it learns from, so leave scores and unfinished as they are"
     if nucleus.nucleus != 1:

@@ -89,7 +89,6 @@ def _write_judge(job: Job, work: Online) -> None:
         # One that reads two responses at once is no scorer of one either.
         if isinstance(judge, Discriminator):
             if judge.network.trunk.adapter != "qlora" and judge.settings.judge_sees != "pair":
-                with judge.scoring():
-                    write_folder(job.run / "judge", functools.partial(save_scorer, judge.network))
+                write_folder(job.run / "judge", functools.partial(save_scorer, judge.network))
         elif isinstance(judge, BagOfWords):
             write_folder(job.run / BAG_OF_WORDS, functools.partial(judge.save, tokenizer))

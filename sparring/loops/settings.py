@@ -235,10 +235,7 @@ class DiscriminatorSettings:
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
     label_smoothing: float = knob(0.1, "how far the judge's targets stay from 0 and 1", within=(0, 0.49))
     replay: float = knob(0.5, "share of the fakes in an update that are of earlier rounds", within=(0, 1))
-    judge_spoilt: float = knob(
-        0.0, "share of the fakes that are demonstrations with a few tokens changed", within=(0, 1)
-    )
-    judge_average: float = knob(0.0, "share that the average of its weights, which scores, keeps", within=(0, 0.9999))
+    judge_spoilt: float = knob(0.0, "share of fakes that are demonstrations, spoilt in a few tokens", within=(0, 1))
     judge_reads: str = knob(
         "mean", "what its head reads: the mean over the tokens, or the last one", choices=("mean", "last")
     )
