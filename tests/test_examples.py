@@ -62,6 +62,18 @@ def test_the_formulas_that_measure_count_as_their_sources_do(modules, tmp_path, 
     judges._judge.cache_clear()
 
 
+def test_the_data_of_the_plans_keeps_the_sentence_that_answers_and_the_words_that_tell(modules, tmp_path):
+    made = importlib.import_module("plan_data")
+    asked = {"answerable": True, "answers": ["in 1929"], "completion": " in 1929"}
+    context = "It rains. He took office in 1929, they say. It was cold."
+    row = made.question(asked | {"prompt": f"Title: T\n\nContext: {context}\n\nQuestion: When?\n\nAnswer:"})
+    assert row["prompt"] == "Context: He took office in 1929, they say.\n\nQuestion: When?\n\nAnswer:"
+    assert made.question(asked | {"answerable": False}) is None
+    made.tell_apart(tmp_path / "deep/words.json", ["yes we can"] * 5, ["yes it hums"] * 5)
+    weights = json.loads((tmp_path / "deep/words.json").read_text())["weights"]
+    assert weights["can"] > 0.5 > -0.5 > weights["hums"] and abs(weights["yes"]) < 0.01
+
+
 def test_every_task_has_the_cells_it_is_measured_by(modules):
     every, tasks = modules
     assert set(every.CELLS) == set(tasks.TASKS)
