@@ -15,6 +15,7 @@ Source: Lee et al. 2023, arXiv:2309.00267 (wins by length ratio, predicted at ra
 arXiv:2404.04475, whose tanh of the difference and whose difficulty of each instruction are left out here.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,11 @@ FAR = 2.0  # the longest step, so that a step from where the curve is flat does 
 
 Pairs = Float[np.ndarray, "n N"]
 """A number for each of the N pairs of responses to each of n prompts."""
+
+
+def log_words(text: str) -> float:
+    """Give the log of the number of words; an empty text counts as one."""
+    return math.log(max(1, len(text.split())))
 
 
 def win_figures(judge: str, won: Pairs, longer: Pairs) -> dict[str, Estimate]:
