@@ -141,7 +141,10 @@ def _annotations(rows: Sequence[RawRow], base: str | None) -> tuple[Tables, list
         won = 0.5 if number == 0 else number - 1  # in old files 0 is a draw
         met.setdefault(pair, {}).setdefault(row.values.get("instruction"), []).append(won)
         longer.setdefault(pair, {})[row.values.get("instruction")] = _longer(row)
-    wins = [line | _level(*(found[line["model"], line["against"]] for found in (met, longer))) for line in _wins(met)]
+    wins = _wins(met)
+    for line in wins:
+        pair = line["model"], line["against"]
+        line |= _level(met[pair], longer[pair])
     return {"wins": wins}, _unread(unread, len(rows))
 
 
