@@ -102,6 +102,15 @@ def test_answers_and_scores_are_written_as_fastchat_has_them_and_averaged_by_tur
     assert all(word in second for word in ("the film", "was the film good", *said[0][0].split()))
 
 
+def test_scores_that_their_tools_take_for_unread_are_said(place):
+    def minus(response: str) -> float:
+        return -1.0
+
+    assert run(place, "plain", feedback=(words,))["notes"] == []
+    (note,) = run(place, "plain", feedback=(words, minus))["notes"]
+    assert note.startswith("6 scores of minus are -1") and "leave out; here they count" in note
+
+
 def test_two_models_meet_in_both_orders_and_what_others_wrote_is_kept(place):
     for model in ("plain", "chat"):
         run(place, model, feedback=())
@@ -147,7 +156,9 @@ def test_outputs_and_annotations_are_those_that_alpaca_eval_reads(place, tmp_pat
     rows = [{"instruction": p, "output": "good film", "generator": "base", "dataset": "x"} for p in prompts]
     (tmp_path / "eval.json").write_text(json.dumps(rows))
     run = {"data": str(tmp_path / "eval.json"), "max_tokens": 4, "alpaca_eval": str(tmp_path / "out")}
-    got = evaluate(str(place / "plain"), feedback=[words], against="references", **run)
+    (tmp_path / "judge.py").write_text("def longer(prompt, a, b): return len(a) - len(b)")
+    mine = f"{tmp_path}/judge.py:longer"
+    got = evaluate(str(place / "plain"), feedback=[words, mine], against="references", **run)
     outputs = json.loads((tmp_path / "out" / "plain" / "model_outputs.json").read_text())
     assert [row["instruction"] for row in outputs] == prompts
     assert {row["generator"] for row in outputs} == {"plain"} and set(outputs[0]) == set(rows[0])
@@ -155,7 +166,12 @@ def test_outputs_and_annotations_are_those_that_alpaca_eval_reads(place, tmp_pat
     wants = [1 + (n > 2) + (n == 2) / 2 for n in (words(row["output"]) for row in outputs)]
     assert [row["preference"] for row in judged] == wants and len(set(wants)) > 1
     assert judged[0]["output_1"].strip() == "good film" and judged[0]["generator_2"] == "plain"
+    # AlpacaEval keeps what it fitted in a folder called after the annotator: a path would lead out of its own.
+    files = sorted((tmp_path / "out" / "plain").glob("*/annotations.json"))
+    annotators = [json.loads(file.read_text())[0]["annotator"] for file in files]
+    assert annotators == [file.parent.name for file in files] and annotators[0].endswith("judge.py_longer")
     tables, _ = read_labels(str(tmp_path / "out" / "plain" / "words" / "annotations.json"))
+    assert tables["wins"][0]["win_rate_lc"] == pytest.approx(got["win_rate_lc words"]["mean"])
     # AlpacaEval's own arithmetic: the mean of preference - 1.
     assert tables["wins"][0]["win_rate"] == pytest.approx(sum(wants) / len(wants) - 1)
     assert tables["wins"][0]["win_rate"] == pytest.approx(got["win_rate words"]["mean"])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import random
 
 import pytest
@@ -48,12 +49,36 @@ def test_the_figures_are_those_of_the_libraries():
     assert got["rouge_l"].mean == pytest.approx(100 * sum(f1) / 20)
 
 
+def bleu_of_characters(text: str, reference: str) -> float:
+    """BLEU-4 of Papineni et al. 2002 with every character, spaces too, for a word, and no smoothing."""
+    logs = []
+    for n in (1, 2, 3, 4):
+        own, other = ([s[i : i + n] for i in range(len(s) - n + 1)] for s in (text, reference))
+        shared = sum(min(own.count(gram), other.count(gram)) for gram in set(own))
+        if not shared:
+            return 0.0
+        logs.append(math.log(shared / len(own)))
+    return 100 * math.exp(min(0.0, 1 - len(reference) / len(text)) + sum(logs) / 4)
+
+
+@installed
+def test_bleu_of_characters_is_the_mean_of_plain_arithmetic_and_spaces_count():
+    said = [("the film was good", "a film was not"), ("bad", "the film, was bad and long")]
+    references = ["the film was bad", "the film was bad"]
+    wants = [bleu_of_characters(text, ref) for row, ref in zip(said, references, strict=True) for text in row]
+    got = overlap_figures(said, references, [])["bleu_char"]
+    assert (
+        got.mean == pytest.approx(sum(wants) / 4) and got.n == 2 and wants[2] == 0 < min(wants[0], wants[1], wants[3])
+    )
+    assert overlap_figures([("ab cd ef",)], ["abcdef"], [])["bleu_char"].mean == 0  # without spaces it were 100
+
+
 @installed
 def test_the_same_text_is_a_hundred_and_an_empty_one_nothing():
     texts = ["the film was very good", "the end was not bad at all"]
     full = overlap_figures([(t,) for t in texts], texts, [])
     none = overlap_figures([("",), ("",)], texts, [])
-    for name in ("bleu", "chrf", "rouge_l"):
+    for name in ("bleu", "bleu_char", "chrf", "rouge_l"):
         assert full[name].mean == pytest.approx(100) and full[name].low == pytest.approx(100), name
         assert none[name].mean == 0, name
 

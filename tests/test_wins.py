@@ -1,5 +1,6 @@
 """Win rates: counted by hand, fitted as scipy fits them, and with intervals that hold in simulations."""
 
+import json
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy import optimize
 
 from sparring.evaluation import intervals
+from sparring.evaluation.labels import read_labels
 from sparring.evaluation.wins import at_equal_length, shares, win_figures, win_rate
 
 
@@ -60,6 +62,48 @@ def test_the_fit_is_the_maximum_of_the_likelihood_as_scipy_finds_it():
 
     a = optimize.minimize(nats, [0.0, 0.0], tol=1e-12).x[0]
     assert at_equal_length(won, longer).mean == pytest.approx(sigmoid(a), abs=1e-6)
+
+
+def level_by_hand(won: list[float], longer: list[float]) -> float:
+    """The equation of the fit in plain floats: a thousand small steps up the likelihood, one pair to a prompt."""
+    mean = sum(longer) / len(longer)
+    std = math.sqrt(sum((x - mean) ** 2 for x in longer) / len(longer))
+    points = [(y, x / std, 1.0) for y, x in zip(won, longer, strict=True)]
+    points += [(y, x, 0.25) for y in (1.0, 0.0) for x in (1.0, -1.0)]
+    a = b = 0.0
+    for _ in range(1000):
+        off = [(w * (y - 1 / (1 + math.exp(-(a + b * x)))), x) for y, x, w in points]
+        a += 2 * sum(o for o, _ in off) / len(points)
+        b += 2 * sum(o * x for o, x in off) / len(points)
+    return 1 / (1 + math.exp(-a))
+
+
+def test_the_fit_is_that_of_plain_floats_and_annotations_are_read_so_too(tmp_path):
+    words = [(3, 9, 2.0), (8, 4, 1.0), (5, 5, 1.5), (12, 3, 1.0), (2, 7, 1.0), (6, 5, 2.0), (0, 2, 1.8), (7, 21, 2.0)]
+    longer = [math.log(b) - math.log(max(1, a)) for a, b, _ in words]
+    won = [preference - 1 for _, _, preference in words]
+    want = level_by_hand(won, longer)
+    assert at_equal_length(np.array(won)[:, None], np.array(longer)[:, None]).mean == pytest.approx(want, abs=1e-6)
+    rows = [
+        {"instruction": f"q{i}", "output_1": "w " * a, "output_2": "w " * b, "generator_1": "base", "generator_2": "m",
+         "preference": preference} for i, (a, b, preference) in enumerate(words)
+    ]  # fmt: skip
+    (tmp_path / "annotations.json").write_text(json.dumps(rows))
+    (row,) = read_labels(str(tmp_path / "annotations.json"))[0]["wins"]
+    assert row["win_rate_lc"] == pytest.approx(want, abs=1e-6) and row["lc_low"] < want < row["lc_high"]
+    assert row["win_rate"] == pytest.approx(sum(won) / len(won)) and want < row["win_rate"]
+    for bare in rows:
+        del bare["output_1"]
+    (tmp_path / "bare.json").write_text(json.dumps(rows))
+    assert "win_rate_lc" not in read_labels(str(tmp_path / "bare.json"))[0]["wins"][0]
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(0.4, 0.5), (-0.8, 1.0)])
+def test_a_judge_of_quality_alone_keeps_its_win_rate_at_equal_length(shift, spread):
+    draw = np.random.default_rng(7)
+    won = (draw.random((2000, 1)) < 0.7).astype(float)
+    plain, level = win_rate(won), at_equal_length(won, draw.normal(shift, spread, (2000, 1)))
+    assert level.mean == pytest.approx(plain.mean, abs=0.02) and level.low < 0.7 < level.high
 
 
 def test_a_model_that_wins_by_length_alone_is_no_better_at_equal_length():

@@ -26,7 +26,7 @@ from sparring.evaluation.given import references
 from sparring.evaluation.intervals import Estimate
 from sparring.evaluation.load import different, given_rows
 from sparring.evaluation.plan import Plan, Reading
-from sparring.evaluation.wins import Pairs, shares, win_figures
+from sparring.evaluation.wins import Pairs, log_words, shares, win_figures
 from sparring.feedback.comparison import Comparison
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
@@ -108,7 +108,7 @@ def by_ranker(mine: Responses, rival: Rival, log_odds: Callable[[list[tuple[Text
 
 
 def _log_words(responses: Responses) -> Pairs:
-    return np.log([[max(1, len(text.split())) for text in texts] for texts in responses.texts])
+    return np.array([[log_words(text) for text in texts] for texts in responses.texts])
 
 
 def _file(against: str, records: Sequence[Record]) -> Sequence[Record]:

@@ -49,12 +49,12 @@ def write_alpaca_eval(
     for figure, estimate in (wins or {}).items():
         if not figure.startswith(WIN) or len(estimate.values) != len(rival.places):
             continue
-        judge = figure.removeprefix(WIN)
+        called = file_name(figure.removeprefix(WIN))  # AlpacaEval makes a folder of the name; a path would be elsewhere
         rows = [
-            annotation_row(outputs[i]["instruction"], (answers[0], outputs[i]["output"]), (theirs, name), judge, won)
+            annotation_row(outputs[i]["instruction"], (answers[0], outputs[i]["output"]), (theirs, name), called, won)
             for i, answers, won in zip(rival.places, rival.responses.texts, estimate.values, strict=True)
         ]
-        _write(own / file_name(judge) / "annotations.json", rows)
+        _write(own / called / "annotations.json", rows)
 
 
 def _instruction(prompt: Text) -> str:

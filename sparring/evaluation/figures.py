@@ -20,6 +20,7 @@ FIGURES: dict[str, str] = {
     "self_bleu": "BLEU of a response with all others as references, 0 to 100: high is dull, low is diverse",
     "identical": "share of responses that repeat another one word for word",
     "bleu": "BLEU of all responses with the data's own, 0 to 100",
+    "bleu_char": "BLEU of characters, mean over responses, as PRO has it, 0 to 100",
     "chrf": "chrF of a response with the data's own, 0 to 100",
     "rouge_l": "ROUGE-L (F1) of a response with the data's own, 0 to 100",
     "exact_match": "share of responses equal to the data's own but for spaces, dots and case",

@@ -3,7 +3,8 @@
     marks                 model, prompt, tier (good, average, bad) and perhaps rater, harmless (true or false)
     MT-Bench, single      model, question_id, score, turn                 FastChat's *_single.jsonl
     MT-Bench, pairwise    model_1, model_2, g1_winner, g2_winner, turn    FastChat's *_pair.jsonl
-    AlpacaEval            generator_1, generator_2, preference            annotations.json
+    AlpacaEval            generator_1, generator_2, preference            annotations.json; with output_1 and output_2
+                                                                          also at equal length
 
 A prompt that has several marks or judgments of one model counts once. Scores of -1 and winners that are "error" are
 judgments that nobody could read: they are left out and counted, as those tools do.
@@ -24,6 +25,7 @@ from sparring.data.values import check_number, value_of
 from sparring.evaluation.intervals import Estimate, ratio_of, share_of
 from sparring.evaluation.rubric import concordance, rubric_figures, tier_of
 from sparring.evaluation.trust import Tables
+from sparring.evaluation.wins import at_equal_length, log_words
 
 Values = dict[str, dict[Any, list[float]]]
 """What was found of each model: for each of its prompts, one number or several."""
@@ -127,6 +129,7 @@ def _pairs(rows: Sequence[RawRow], base: str | None) -> tuple[Tables, list[str]]
 def _annotations(rows: Sequence[RawRow], base: str | None) -> tuple[Tables, list[str]]:
     """Win rates over the baseline: 1 says that the baseline is better, 2 the model, and between is between."""
     met: dict[tuple[str, str], dict[Any, list[float]]] = {}
+    longer: dict[tuple[str, str], dict[Any, float | None]] = {}
     unread = 0
     for row in rows:
         value = row.values.get("preference")
@@ -137,7 +140,30 @@ def _annotations(rows: Sequence[RawRow], base: str | None) -> tuple[Tables, list
         pair = str(value_of(row, "generator_2")), str(value_of(row, "generator_1"))
         won = 0.5 if number == 0 else number - 1  # in old files 0 is a draw
         met.setdefault(pair, {}).setdefault(row.values.get("instruction"), []).append(won)
-    return {"wins": _wins(met)}, _unread(unread, len(rows))
+        longer.setdefault(pair, {})[row.values.get("instruction")] = _longer(row)
+    wins = _wins(met)
+    for line in wins:
+        pair = line["model"], line["against"]
+        line |= _level(met[pair], longer[pair])
+    return {"wins": wins}, _unread(unread, len(rows))
+
+
+def _level(won: dict[Any, list[float]], longer: dict[Any, float | None]) -> dict[str, float | None]:
+    """Give the win rate at equal length, where every judgment has both texts."""
+    gaps = [gap for gap in longer.values() if gap is not None]
+    if len(gaps) < len(won):
+        return {}
+    found = at_equal_length(np.array([[np.mean(values)] for values in won.values()]), np.array(gaps)[:, None])
+    return {"win_rate_lc": found.mean, "lc_low": found.low, "lc_high": found.high}
+
+
+def _longer(row: RawRow) -> float | None:
+    """How much longer the model's text is than the baseline's, in log words; None where a text is missing."""
+    texts = [row.values.get(name) for name in ("output_2", "output_1")]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    mine, theirs = (log_words(str(text)) for text in texts)
+    return mine - theirs
 
 
 def _wins(met: dict[tuple[str, str], dict[Any, list[float]]]) -> list[dict[str, Any]]:

@@ -23,7 +23,17 @@ import numpy as np
 from sparring.core.errors import DataError, SettingError
 from sparring.core.records import Prompt, Text
 from sparring.core.seeds import derive
-from sparring.data.bench import Question, answer_row, answers_of, asked, check_ids, pair_row, question_of, score_row
+from sparring.data.bench import (
+    UNREAD,
+    Question,
+    answer_row,
+    answers_of,
+    asked,
+    check_ids,
+    pair_row,
+    question_of,
+    score_row,
+)
 from sparring.data.read import read_rows
 from sparring.data.responses import Responses
 from sparring.evaluation.against import encoded
@@ -76,12 +86,14 @@ def mt_bench(
     rival = None if against is None else _answers_of(bench, against)
     found: dict[str, Estimate] = {}
     tables: Tables = {}
+    notes: list[str] = []
     for judge in feedback:
         shown = load_comparison(judge, str(answerer.trunk.device), MICRO_TOKENS)
         if shown is None:
             figures, its = _single(bench, name, judge, answers, answerer)
             tables["mt_bench"] = [*tables.get("mt_bench", []), *its["mt_bench"]]
             found |= figures
+            notes += _unread(judge_name(judge), [figures[name] for name in figures if not name.startswith(TURNS)])
         elif rival is None:
             raise SettingError(f"{judge_name(judge)} compares two answers; say --against which model of {folder}")
         if rival is not None and against is not None:
@@ -89,7 +101,7 @@ def mt_bench(
     settings = {"model": model, "folder": folder, "feedback": [judge_name(j) for j in feedback], "against": against}
     settings |= {"max_tokens": max_tokens, "seed": seed, "questions": len(bench.questions)}
     out: dict[str, Any] = {key: estimate.to_dict() for key, estimate in found.items()}
-    return out | {"notes": [], "settings": settings} | ({"tables": tables} if tables else {})
+    return out | {"notes": notes, "settings": settings} | ({"tables": tables} if tables else {})
 
 
 def _open(folder: str) -> Bench:
@@ -173,6 +185,13 @@ def _single(bench: Bench, name: str, judge: Judge, answers: Answers, answerer: A
         row = {"judge": called, "category": category, **{k: None if np.isnan(v) else v for k, v in turns.items()}}
         table.append(row | {"both": both.mean, "low": both.low, "high": both.high, "questions": len(own)})
     return figures, {"mt_bench": table}
+
+
+def _unread(judge: str, turns: Sequence[Estimate]) -> list[str]:
+    """Warn of scores that readers of these files take for none."""
+    number = sum(score == UNREAD for turn in turns for score in turn.values)
+    what = f"{number} scores of {judge} are {UNREAD}, which FastChat's tools take for a judgment that was not read"
+    return [what + " and leave out; here they count"] if number else []
 
 
 def _both(by_turn: Sequence[Mapping[int, float]], places: Sequence[int] | range) -> Estimate:

@@ -11,10 +11,16 @@ is fitted by maximum likelihood, a tie as half a win, and the figure is sigmoid(
 word. A prompt more, of which a quarter each is won and lost at one standard deviation of d to either side, keeps the
 fit finite when every prompt is won, or length alone decides; it draws the figure to a half by about 1/n.
 
+AlpacaEval's fit differs: d is the tanh of the difference in characters, over its standard deviation; each instruction
+has a difficulty, from a file for AlpacaEval's own questions; and judgments of one model made short and long on purpose
+are fitted along. On judgments of AlpacaEval itself the fit here is nearer to what it publishes than its own fit without
+those two files (docs/evaluation.md).
+
 Source: Lee et al. 2023, arXiv:2309.00267 (wins by length ratio, predicted at ratio 1); Dubois et al. 2024,
-arXiv:2404.04475, whose tanh of the difference and whose difficulty of each instruction are left out here.
+arXiv:2404.04475, section 3.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +34,11 @@ FAR = 2.0  # the longest step, so that a step from where the curve is flat does 
 
 Pairs = Float[np.ndarray, "n N"]
 """A number for each of the N pairs of responses to each of n prompts."""
+
+
+def log_words(text: str) -> float:
+    """Give the log of the number of words; an empty text counts as one."""
+    return math.log(max(1, len(text.split())))
 
 
 def win_figures(judge: str, won: Pairs, longer: Pairs) -> dict[str, Estimate]:
