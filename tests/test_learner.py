@@ -40,8 +40,9 @@ def learner():
         p.data.add_(0.3 * torch.randn(p.shape, generator=g))
     machine = Machine("cpu", "fp32")
     return Learner(
-        method=PPO(), networks=Networks(policy=policy, critic=critic), updater=Updater(weights, machine, lr=1e-3, total=1),
-        machine=machine, settings=OnlineSettings(), reward=RewardSettings(), micro_tokens=8192,
+        method=PPO(), networks=Networks(policy=policy, critic=critic), machine=machine,
+        updater=Updater(weights, machine, lr=1e-3, total=1),
+        settings=OnlineSettings(), reward=RewardSettings(), micro_tokens=8192,
     )  # fmt: skip
 
 

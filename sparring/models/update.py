@@ -63,7 +63,10 @@ class Updater:
             {"params": [p for n, p in self.weights.items() if (n in heads) is is_head], "rate": rate}
             for is_head, rate in ((False, 1.0), (True, head_rate))
         ]
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay)
+        # Fused: one pass over weights and moments, with no copies of them on the way.
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay, fused=True
+        )
         self.steps = 0
         self._counted: list[Tally] = []
         self._aside: dict[str, Tensor] = {}
