@@ -120,13 +120,13 @@ def _memory(precision: str, data: dict[str, Path], batch: int, limit: list[str])
                 trunk = load_model(job, machine)
                 rows = load_data(job, trunk, lambda text: None)
                 loop = Loop(build_offline(job, trunk, rows, machine, start="", quiet=True), Run(Path("none"), "step"))
-                for step in range(1, 4):
+                for step in range(1, 3):
                     loop.step(step)
                 del trunk, loop
             else:
                 words = ["rlgaf", "--policy", name.split()[-1], "--adapter", "lora", *limit]
                 made = online(words, precision, data["demos"])
-                for number in range(3):
+                for number in range(2):
                     a_round(made, number)
                 del made
         held[name] = seen.peak / 1e6

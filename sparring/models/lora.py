@@ -35,7 +35,7 @@ def ready(layers: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         for key in made:
-            del _READY[key]
+            _READY.pop(key, None)
 
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -43,7 +43,9 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     kind = x.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     weight, bias = layer.get_base_layer().weight, layer.get_base_layer().bias
-    if name is None or args or kwargs or not (low == weight.dtype or torch.is_autocast_enabled(kind)):
+    weight = _READY.get(id(weight), weight)
+    is_mixed = weight.dtype != low and not torch.is_autocast_enabled(kind)
+    if name is None or is_mixed or args or kwargs:
         return type(layer).forward(layer, x, *args, **kwargs)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     flat = x.flatten(0, -2).to(low)
@@ -74,7 +76,7 @@ class _Adapted(torch.autograd.Function):
         inner = x @ a.to(x.dtype).T
         ctx.save_for_backward(x, inner, weight, bias, a, b)
         ctx.scale, ctx.upright = scale, upright
-        w = _READY.get(id(weight), weight).to(x.dtype)
+        w = weight.to(x.dtype)
         out = nn.functional.linear(x, w if upright else w.T, None if bias is None else bias.to(x.dtype))
         return out.addmm_(inner, b.to(x.dtype).T, alpha=scale)
 

@@ -98,7 +98,7 @@ def update(size: Size, one: Pass, *, trained: int, has_logits: bool) -> float:
     work = layer(size, one)
     if has_logits:
         work = max(work, logits(size, one, trains_head=not size.is_adapted))
-    end = gradients(trained) + 2 * NUMBER * (0 if size.is_adapted else size.largest)
+    end = gradients(trained) + NUMBER * (0 if size.is_adapted else size.largest)  # one that is added to another
     return max(earlier + kept(size, one) + work, end)
 
 
@@ -112,9 +112,10 @@ def reading(size: Size, one: Pass, *, has_logits: bool) -> float:
 
 def sampling(size: Size, *, rows: int, prompts: int, prompt: int, longest: int) -> float:
     """Keys and values of `rows` responses, with room for all their tokens, in the number format of the products; or
-    the pass over the prompts; and four tables of probabilities of the next token."""
+    the pass over the prompts; and four tables of probabilities of the next token. Frozen weights are at hand in that
+    format, too."""
     number = 2 if size.is_half else NUMBER
     past = number * size.remembered * rows * (prompt + longest) + NUMBER * size.remembered * prompts * prompt
     # A mask from every prompt's token to every other's, and one layer's states.
     first = NUMBER * prompts * prompt * (prompt + 2 * size.inner + 3 * size.width)
-    return past + max(first, 4 * NUMBER * rows * size.vocabulary)
+    return size.at_hand + past + max(first, 4 * NUMBER * rows * size.vocabulary)
