@@ -85,7 +85,10 @@ def test_weights_at_hand_change_nothing_and_are_gone_afterwards():
     policy = policy_of("llama")
     wanted = results(policy, half=True)
     with policy.trunk.ready(torch.bfloat16):
-        assert len(lora._READY) == len(layers(policy))
+        assert len(lora._READY) == 3 * len(layers(policy))
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            found = compute(["token_logps"], BATCH, Networks(policy=policy))["token_logps"]
+        assert torch.equal(found, wanted[0])
         for a, b in zip(results(policy, half=True), wanted, strict=True):
             assert torch.equal(a, b)
     assert not lora._READY

@@ -27,9 +27,10 @@ def hasten(layers: Iterable[Any]) -> None:
 
 
 @contextmanager
-def ready(layers: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[None]:
-    """Keep a copy of frozen weights in a number format for as long as no weight changes."""
-    made = {id(w): w.detach().to(dtype) for w in (layer.weight for layer in layers) if w.dtype != dtype}
+def ready(layers: Iterable[Any], dtype: torch.dtype) -> Iterator[None]:
+    """Keep a copy of the layers' weights in a number format for as long as none of them changes."""
+    weights = [w for layer in layers for w in _weights(layer)]
+    made = {id(w): w.detach().to(dtype) for w in weights if w.dtype != dtype}
     _READY.update(made)
     try:
         yield
@@ -38,18 +39,24 @@ def ready(layers: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[None]:
             _READY.pop(key, None)
 
 
+def _weights(layer: Any) -> list[Tensor]:
+    """The weights that a layer computes with now: its own, and its adapter's if one is on that this file knows."""
+    name = _only_adapter(layer)
+    own = [layer.get_base_layer().weight]
+    return own if name is None else [*own, layer.lora_A[name].weight, layer.lora_B[name].weight]
+
+
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     name = _only_adapter(layer)
     kind = x.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     weight, bias = layer.get_base_layer().weight, layer.get_base_layer().bias
-    weight = _READY.get(id(weight), weight)
     is_mixed = weight.dtype != low and not torch.is_autocast_enabled(kind)
     if name is None or is_mixed or args or kwargs:
         return type(layer).forward(layer, x, *args, **kwargs)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    flat = x.flatten(0, -2).to(low)
-    out = _Adapted.apply(flat, weight, bias, a, b, layer.scaling[name], not layer.fan_in_fan_out)
+    asked = (x.flatten(0, -2).to(low), weight, bias, a, b, layer.scaling[name], not layer.fan_in_fan_out)
+    out = _Adapted.apply(*asked) if torch.is_grad_enabled() else _products(*asked)[0]
     assert isinstance(out, Tensor)
     return out.unflatten(0, x.shape[:-1])
 
@@ -66,6 +73,16 @@ def _only_adapter(layer: Any) -> str | None:
     return name
 
 
+def _products(
+    x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, upright: bool
+) -> tuple[Tensor, Tensor]:
+    """Compute y and A x in the number format of x."""
+    w, a, b = (_READY.get(id(p), p).to(x.dtype) for p in (weight, a, b))
+    inner = x @ a.T
+    out = nn.functional.linear(x, w if upright else w.T, None if bias is None else bias.to(x.dtype))
+    return out.addmm_(inner, b.T, alpha=scale), inner
+
+
 class _Adapted(torch.autograd.Function):
     """x [N, in] in the number format of the products; W [out, in], unless it lies the other way round."""
 
@@ -73,12 +90,10 @@ class _Adapted(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, upright: bool
     ) -> Tensor:
-        inner = x @ a.to(x.dtype).T
+        out, inner = _products(x, weight, bias, a, b, scale, upright)
         ctx.save_for_backward(x, inner, weight, bias, a, b)
         ctx.scale, ctx.upright = scale, upright
-        w = weight.to(x.dtype)
-        out = nn.functional.linear(x, w if upright else w.T, None if bias is None else bias.to(x.dtype))
-        return out.addmm_(inner, b.to(x.dtype).T, alpha=scale)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:

@@ -150,8 +150,8 @@ class Trunk:
 
     @contextmanager
     def ready(self, dtype: torch.dtype) -> Iterator[None]:
-        """Keep frozen weights in this number format at hand for a while, beside those that are held."""
-        with ready([layer.get_base_layer() for layer in self._layers()], dtype):
+        """Keep the weights of adapted maps in this number format at hand for a while, beside those that are held."""
+        with ready(self._layers(), dtype):
             yield
 
     def _layers(self) -> list[Any]:
