@@ -42,7 +42,7 @@ def learner():
     return Learner(
         method=PPO(), networks=Networks(policy=policy, critic=critic), machine=machine,
         updater=Updater(weights, machine, lr=1e-3, total=1),
-        settings=OnlineSettings(), reward=RewardSettings(), micro_tokens=8192,  # pyright: ignore[reportCallIssue]
+        settings=OnlineSettings(), reward=RewardSettings(), micro_tokens=8192,
     )  # fmt: skip
 
 
