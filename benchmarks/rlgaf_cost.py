@@ -3,6 +3,7 @@
     python benchmarks/rlgaf_cost.py                   # both tables, on ../shared/models/reviews-7m
     python benchmarks/rlgaf_cost.py fp32              # in 32 bits; without a word in the format that is fastest here
     python benchmarks/rlgaf_cost.py time              # only one of the tables; also: memory
+    python benchmarks/rlgaf_cost.py time lora         # only with adapters; also: none
 
 `memory`: the most that all tensors hold at once, weights and optimizer included, while sft --adapter lora makes steps,
 and while rlgaf --adapter lora makes rounds over as many tokens. In RLGAF policy, reference, value head and judge are
@@ -47,7 +48,8 @@ from sparring.rollout.sample import Sampling, sample
 
 MODEL = SHARED / "models/reviews-7m"
 B, K, T = 8, 4, 64
-ROUNDS = 8
+ROUNDS = 5
+ADAPTERS = ("lora", "none")
 Part = dict[str, float]
 
 
@@ -120,24 +122,24 @@ def _memory(precision: str, data: dict[str, Path], batch: int, limit: list[str])
                 trunk = load_model(job, machine)
                 rows = load_data(job, trunk, lambda text: None)
                 loop = Loop(build_offline(job, trunk, rows, machine, start="", quiet=True), Run(Path("none"), "step"))
-                for step in range(1, 4):
+                for step in range(1, 3):
                     loop.step(step)
                 del trunk, loop
             else:
                 words = ["rlgaf", "--policy", name.split()[-1], "--adapter", "lora", *limit]
                 made = online(words, precision, data["demos"])
-                for number in range(3):
+                for number in range(2):
                     a_round(made, number)
                 del made
         held[name] = seen.peak / 1e6
         print(f"    {name:18} {held[name]:7.1f}   x {held[name] / held['sft lora']:.2f}", flush=True)
 
 
-def times(precision: str, data: dict[str, Path], place: Path) -> None:
+def times(precision: str, data: dict[str, Path], place: Path, adapters: list[str]) -> None:
     print(f"time in {precision}: CPU-seconds of a round, {B} x {K} responses of {T} tokens, prompts of about 10")
     trunk = load_trunk(str(MODEL))
     save_scorer(new_scorer(trunk, "judge", 0), place / "judge")
-    for adapter in ("lora", "none"):
+    for adapter in adapters:
         fixed, moving = ["rloo", "--feedback", str(place / "judge")], ["rlgaf", "--policy", "rloo"]
         runs = {
             name: online([*words, "--adapter", adapter], precision, data["demos"])
@@ -165,7 +167,7 @@ def main(words: list[str]) -> None:
         if "time" not in words:
             memory(precision, data)
         if "memory" not in words:
-            times(precision, data, Path(folder))
+            times(precision, data, Path(folder), [w for w in words if w in ADAPTERS] or list(ADAPTERS))
 
 
 if __name__ == "__main__":

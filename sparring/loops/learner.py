@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparring.core.credit import normalise_batch
+from sparring.core.loss import Loss
 from sparring.core.registry import needs, welcomes
 from sparring.core.seeds import rng
 from sparring.data.batch import Batch
@@ -85,29 +86,60 @@ class Learner:
 
     def _step(self, batch: Batch, known: dict[str, Tensor], chosen: Tensor) -> dict[str, float]:
         """Make one optimizer step on the prompts of these places, of which there may be none in this process."""
-        names = needs(self.method.loss)
-        moving = [n for n in names if n in MOVING]
         mine = batch.take(chosen)
         held = {n: v[chosen] for n, v in known.items()}
         furthest, clipped, tokens = 1.0, 0.0, 0.0
         if self.pretraining is not None:
             self.pretraining.add()
-        # A critic with an adapter of its own reads every token once more, and both graphs wait for the one way back.
         critic = self.networks.critic
-        graphs = 2 if critic is not None and critic.adapter is not None else 1
-        for start, stop in in_parts(mine, self.micro_tokens // graphs):
-            part = mine.rows(start, stop)
-            with self.machine.computing():
-                now = {n: v[start:stop] for n, v in held.items()} | compute(moving, part, self.networks)
-                loss = self.method.loss(**{n: now[n] for n in names})
-            self.updater.backward(loss, part.where)
-            ratio = (now["token_logps"].detach() - now["old_token_logps"])[part.mask].exp()
+        learn = self._learn if critic is None or critic.adapter is None else self._learn_in_turns
+        for start, stop in in_parts(mine, self.micro_tokens):
+            part, fixed = mine.rows(start, stop), {n: v[start:stop] for n, v in held.items()}
+            token_logps = learn(part, fixed)
+            ratio = (token_logps - fixed["old_token_logps"])[part.mask].exp()
             furthest = max(furthest, float(ratio.max()))
             clipped += float(((ratio - 1).abs() > getattr(self.method, "clip", float("inf"))).sum())
             tokens += ratio.numel()
         row = self.updater.step()
         all_furthest, all_clipped, all_tokens = zip(*self.machine.gather([(furthest, clipped, tokens)]), strict=True)
         return row | {"ratio_max": max(all_furthest), "clip_fraction": sum(all_clipped) / sum(all_tokens)}
+
+    def _learn(self, part: Batch, fixed: dict[str, Tensor]) -> Tensor:
+        """Add the gradient of some prompts; returns the log-probabilities that the policy gives their responses."""
+        names = [n for n in needs(self.method.loss) if n in MOVING]
+        with self.machine.computing():
+            now = compute(names, part, self.networks)
+            loss = self._loss(fixed | now)
+        self.updater.backward(loss, part.where)
+        return now["token_logps"].detach()
+
+    def _learn_in_turns(self, part: Batch, fixed: dict[str, Tensor]) -> Tensor:
+        """Do the same where the critic reads every token once more: its graph is made when the policy's is gone.
+
+        The loss then needs values before there are any, and is told the old ones: no equation here lets the policy's
+        gradient depend on values. Of one that does, the policy gets the rest of its gradient in a pass of its own.
+        """
+        with self.machine.computing():
+            token_logps = compute(["token_logps"], part, self.networks)["token_logps"]
+            values = fixed.get("old_values", torch.zeros_like(token_logps))
+            loss = self._loss(fixed | {"token_logps": token_logps, "values": values})
+        token_logps.retain_grad()
+        self.updater.backward(loss, part.where, counts=False)
+        leaf = token_logps.detach().requires_grad_()
+        with self.machine.computing():
+            now = {"token_logps": leaf} | compute(["values"], part, self.networks)
+            loss = self._loss(fixed | now)
+        self.updater.backward(loss, part.where)
+        assert leaf.grad is not None and token_logps.grad is not None
+        rest = leaf.grad - token_logps.grad
+        if bool(rest.any()):
+            with self.machine.computing():
+                again = compute(["token_logps"], part, self.networks)["token_logps"]
+            again.backward(rest)
+        return leaf.detach()
+
+    def _loss(self, signals: dict[str, Tensor]) -> Loss:
+        return self.method.loss(**{n: signals[n] for n in needs(self.method.loss)})
 
 
 def minibatches(settings: OnlineSettings, machine: Machine, *place: int) -> Iterator[Tensor]:

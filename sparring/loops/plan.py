@@ -121,9 +121,8 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     if job.trains_scorer:
         standing["optimizer of the scorer"] = standing.pop("optimizer of the policy")
     has_logits = not job.trains_scorer
-    passes = 1 + (has_critic and size.is_adapted)
     aside = memory.gradients(own) if job.mix is not None and job.mix.pretrain_weight else 0
-    moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits, passes=passes)}
+    moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits)}
     if work.judge is not None:
         moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=False)
     if "ref_token_logps" in asked or readers(job):

@@ -159,9 +159,7 @@ def _answered(job: Job, rows: Sequence[Row], length: float) -> Pass:
     assert settings is not None
     P, K, T = max(len(r.prompt) for r in rows), settings.K, settings.max_tokens
     mine = math.ceil(len(rows) / min(settings.minibatches, len(rows)))
-    asked = [*needs(job.equation.loss), *needs(job.equation.credit)]
-    graphs = 2 if "values" in asked and job.model_settings.adapter != "none" else 1
-    n = min(max(1, job.optimizer.micro_tokens // graphs // (P + K * T)), mine)
+    n = min(max(1, job.optimizer.micro_tokens // (P + K * T)), mine)
     prompts = sum(len(r.prompt) for r in rows) / len(rows)
     return Pass(
         prompts=n, responses=n * K, prompt=P, response=T, tokens=round(n * (prompts + K * length)),

@@ -88,19 +88,18 @@ def layer(size: Size, one: Pass) -> int:
     return max(NUMBER * one.tokens * (2 * size.inner + 2 * size.width), 2 * NUMBER * laid * max(heads, 1))
 
 
-def update(size: Size, one: Pass, *, trained: int, has_logits: bool, passes: int = 1) -> float:
+def update(size: Size, one: Pass, *, trained: int, has_logits: bool) -> float:
     """An update at its peak: at the start of the way back everything is kept and the head is at work; what earlier
     passes of the same step gave is there as well. At its end all gradients are there and nothing is kept.
 
-    `passes` are roles whose graphs live at once: policy and critic, with adapters. The critic's is the younger one, so
-    the way back begins with it, and it is gone when the head's turn comes.
+    A critic with an adapter of its own takes its turn after the policy and needs no more room than that.
     """
     earlier = masks(one) + (gradients(trained) if one.of > 1 else 0)
-    start = passes * kept(size, one) + layer(size, one)
+    work = layer(size, one)
     if has_logits:
-        start = max(start, kept(size, one) + logits(size, one, trains_head=not size.is_adapted))
-    end = gradients(trained) + 2 * NUMBER * (0 if size.is_adapted else size.largest)
-    return max(earlier + start, end)
+        work = max(work, logits(size, one, trains_head=not size.is_adapted))
+    end = gradients(trained) + NUMBER * (0 if size.is_adapted else size.largest)  # one that is added to another
+    return max(earlier + kept(size, one) + work, end)
 
 
 def reading(size: Size, one: Pass, *, has_logits: bool) -> float:
@@ -113,9 +112,10 @@ def reading(size: Size, one: Pass, *, has_logits: bool) -> float:
 
 def sampling(size: Size, *, rows: int, prompts: int, prompt: int, longest: int) -> float:
     """Keys and values of `rows` responses, with room for all their tokens, in the number format of the products; or
-    the pass over the prompts; and four tables of probabilities of the next token."""
+    the pass over the prompts; and four tables of probabilities of the next token. Frozen weights are at hand in that
+    format, too."""
     number = 2 if size.is_half else NUMBER
     past = number * size.remembered * rows * (prompt + longest) + NUMBER * size.remembered * prompts * prompt
     # A mask from every prompt's token to every other's, and one layer's states.
     first = NUMBER * prompts * prompt * (prompt + 2 * size.inner + 3 * size.width)
-    return past + max(first, 4 * NUMBER * rows * size.vocabulary)
+    return size.at_hand + past + max(first, 4 * NUMBER * rows * size.vocabulary)

@@ -27,7 +27,8 @@ class Size:
     `held` is the trunk as it lies in memory; `body` its numbers without a language-model head of its own; `adapter`
     the numbers of one LoRA adapter, 0 without; `largest` the largest single weight; `inner` the widest state inside a
     layer; `remembered` what sampling keeps of one token, in numbers; `kept` bytes for the way back for each token,
-    `kept_once` those that do not depend on the text.
+    `kept_once` those that do not depend on the text; `at_hand` copies of frozen weights in 16 bits that are there
+    while a policy samples.
     """
 
     numbers: int
@@ -43,6 +44,7 @@ class Size:
     kept: float
     kept_once: float
     is_half: bool
+    at_hand: int = 0
     context: int | None = None
 
     @property
@@ -63,11 +65,11 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
     """
     lm = blank_model(path, trust_remote_code=trust_remote_code)
     numbers, body = _count(lm), _count(lm.base_model)
+    maps = [m.weight.numel() for m in lm.base_model.modules() if _is_map(m)]
     quantised = sum(m.weight.numel() for m in lm.base_model.modules() if isinstance(m, nn.Linear))
     held = 4 * numbers - (round((4 - FOUR_BIT) * quantised) if adapter == "qlora" else 0)
     largest = max(p.numel() for p in lm.parameters())
-    inner = max(m.weight.numel() // lm.config.get_text_config().hidden_size
-                for m in lm.base_model.modules() if _is_map(m))  # fmt: skip
+    inner = max(maps) // lm.config.get_text_config().hidden_size
     trunk = Trunk(lm=lm, tokenizer=None, source=path, adapter=adapter, rank=rank)
     if adapter != "none":
         lm.requires_grad_(False)
@@ -82,7 +84,8 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
         if adapter != "none" else 0, largest=largest, layers=config.num_hidden_layers, width=config.hidden_size,
         inner=inner, vocabulary=len(lm.get_output_embeddings().weight),
         remembered=2 * config.num_hidden_layers * (heads // shared_by) * a_head,
-        kept=kept, kept_once=0.0 if adapter == "qlora" else once, is_half=precision == "bf16", context=trunk.context,
+        kept=kept, kept_once=0.0 if adapter == "qlora" else once, is_half=precision == "bf16",
+        at_hand=2 * sum(maps) if adapter == "lora" and precision == "bf16" else 0, context=trunk.context,
     )  # fmt: skip
 
 

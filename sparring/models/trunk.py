@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sparring.core.errors import ModelError
 from sparring.models.cache import Past
+from sparring.models.lora import hasten, ready
 
 POLICY = "default"  # peft writes the adapter of this name into the folder itself, where others look for it
 START = "start"  # the finished adapter that a run began from
@@ -110,6 +111,7 @@ class Trunk:
             for own, p in self.parameters(name).items():
                 p.data.copy_(weights[own.replace(f".{name}.", f".{START}.")])
         self.lm.eval()
+        hasten(self._layers())
         self._keep_adapters_trainable()
 
     def start_from(self, folder: str) -> None:
@@ -118,6 +120,7 @@ class Trunk:
 
         with _hushed():
             self.peft = PeftModel.from_pretrained(self.lm, folder, adapter_name=START)
+        hasten(self._layers())
         found = self.peft.peft_config[START]
         if getattr(found, "r", None) is None or getattr(found, "modules_to_save", None):
             raise ModelError(
@@ -144,6 +147,20 @@ class Trunk:
             self.peft.set_adapter(wanted)
             self._keep_adapters_trainable()
         yield
+
+    @contextmanager
+    def ready(self, dtype: torch.dtype) -> Iterator[None]:
+        """Keep the weights of adapted maps in this number format at hand for a while, beside those that are held."""
+        with ready(self._layers(), dtype):
+            yield
+
+    def _layers(self) -> list[Any]:
+        """The linear maps that adapters hang on, where neither is of a special kind."""
+        if self.peft is None:
+            return []
+        from peft.tuners.lora import Linear
+
+        return [module for module in self.peft.modules() if type(module) is Linear]
 
     @contextmanager
     def attending(self, attend: Callable[..., Any]) -> Iterator[None]:

@@ -63,20 +63,27 @@ class Updater:
             {"params": [p for n, p in self.weights.items() if (n in heads) is is_head], "rate": rate}
             for is_head, rate in ((False, 1.0), (True, head_rate))
         ]
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay)
+        # Fused: one pass over weights and moments, with no copies of them on the way.
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay, fused=True
+        )
         self.steps = 0
         self._counted: list[Tally] = []
         self._aside: dict[str, Tensor] = {}
         self._aside_figures: dict[str, float] = {}
 
-    def backward(self, loss: Loss, where: tuple[str, ...] = ()) -> None:
-        """Add the gradient of one micro-batch. Raises Diverged, naming the rows, when the loss is not finite."""
+    def backward(self, loss: Loss, where: tuple[str, ...] = (), *, counts: bool = True) -> None:
+        """Add the gradient of one micro-batch. Raises Diverged, naming the rows, when the loss is not finite.
+
+        A loss that does not count leaves the weights and figures of the micro-batch to another one of it.
+        """
         bad = (~loss.total.detach().isfinite()).nonzero()[:, 0].tolist()
         if bad:
             names = [where[i] if i < len(where) and where[i] else f"row {i}" for i in bad[:5]]
             more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise Diverged(f"the loss is not finite at step {self.steps + 1}; it comes from {', '.join(names)}{more}")
-        self._counted.append(tally(loss))
+        if counts:
+            self._counted.append(tally(loss))
         if loss.total.requires_grad:
             loss.total.sum().backward()
 
