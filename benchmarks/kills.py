@@ -59,7 +59,7 @@ SCENARIOS = {
     "spin": ("spin", "texts", {**SELECTING, "K": 1, "mix": "last"}),
     "ppo-ptx": ("ppo_ptx", "texts", {**ONLINE, "pretrain_batch": 3, "minibatches": 2}),
     "nlpo": ("nlpo", "texts", {**ONLINE, "nucleus": 0.6, "nucleus_least": 1, "nucleus_every": 3}),
-    "rlgaf": ("rlgaf", "texts", {**ONLINE, **JUDGE, "judge_average": 0.5}),
+    "rlgaf": ("rlgaf", "texts", {**ONLINE, **JUDGE, "judge_spoilt": 0.5}),
     "rlgaf-prefix": ("rlgaf", "texts", {**ONLINE, **JUDGE, "judge_sees": "prefix"}),
     "rlgaf-pair": ("rlgaf", "texts", {**ONLINE, **JUDGE, "judge_sees": "pair", "judge_loss": "tie"}),
     "rlgaf-gumbel": ("rlgaf_gumbel", "texts", {**ONLINE, **JUDGE, "form": "soft", "tau_end": 0.5}),

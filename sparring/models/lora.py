@@ -46,14 +46,14 @@ def _weights(layer: Any) -> list[Tensor]:
     return own if name is None else [*own, layer.lora_A[name].weight, layer.lora_B[name].weight]
 
 
-def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _forward(layer: Any, x: Tensor) -> Tensor:
     name = _only_adapter(layer)
     kind = x.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     weight, bias = layer.get_base_layer().weight, layer.get_base_layer().bias
     is_mixed = weight.dtype != low and not torch.is_autocast_enabled(kind)
-    if name is None or is_mixed or args or kwargs:
-        return type(layer).forward(layer, x, *args, **kwargs)
+    if name is None or is_mixed:
+        return type(layer).forward(layer, x)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     asked = (x.flatten(0, -2).to(low), weight, bias, a, b, layer.scaling[name], not layer.fan_in_fan_out)
     out = _Adapted.apply(*asked) if torch.is_grad_enabled() else _products(*asked)[0]
