@@ -184,7 +184,31 @@ def measure(place: Place, cell: Cell, model: str, seed: int) -> dict[str, Any]:
     if cell.tested == "held_out_verdicts":  # whose prompts hold the answer: what is written behind them is none
         tokens, judges = 1, []
     more = {} if cell.is_scorer else {"feedback": judges, "base": place.start, "max_tokens": tokens}
-    return sparring.evaluate(model, data=str(place.home / f"{cell.tested}.jsonl"), seed=seed, **limits, **more)
+    found = sparring.evaluate(model, data=str(place.home / f"{cell.tested}.jsonl"), seed=seed, **limits, **more)
+    return found | ({"reward_accuracy": verdicts(place, model)} if cell.tested == "held_out_verdicts" else {})
+
+
+def verdicts(place: Place, model: str) -> dict[str, Any]:
+    """How often a model that writes verdicts has come to lean more to "good" behind the best response than the worst.
+
+    Whether it leans to the right word says less: one that leans to the same word everywhere is right half of the time.
+    """
+    from sparring.core.masked import masked_sum
+    from sparring.data.batch import collate
+    from sparring.evaluation.intervals import share_of
+    from sparring.evaluation.load import given_rows, read_records
+    from sparring.evaluation.measure import token_logps
+    from sparring.evaluation.plan import Limits
+    from sparring.models.backbone import load_trunk
+    from sparring.models.signals import Network
+
+    records, _ = read_records(str(place.home / "held_out_verdicts.jsonl"), {}, (), 0)
+    networks = [Network(trunk=load_trunk(path, device="cpu")) for path in (model, place.start)]
+    rows = given_rows(records, networks[0].trunk, Limits(**place.task.limits), [])
+    batch = collate(rows)
+    own, ref = (masked_sum(token_logps(batch, network).double(), batch.mask) for network in networks)
+    lean = ((own - ref)[:, 0] - (own - ref)[:, 1]).unflatten(0, (-1, 2))  # to the right word, behind best and worst
+    return share_of(float((lean.sum(1) > 0).sum()), len(lean)).to_dict()
 
 
 def save(path: Path, found: dict[str, Any]) -> None:
