@@ -72,9 +72,9 @@ def figures(file: Path) -> dict[str, Any]:
             for place, one in enumerate(value):
                 note(one, f"{where}[{place}]")
         else:
-            out[where] = value
+            out[where] = value.replace(str(file.parent), "OUT") if isinstance(value, str) else value
 
-    note(json.loads(file.read_text()), file.parent.parent.name)
+    note(json.loads(file.read_text()), "results")
     return out
 
 

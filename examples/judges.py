@@ -31,17 +31,17 @@ def sentiment(response: str) -> float:
 
 def translation(prompt: str, response: str) -> float:
     """Score a translation by its chrF against the reference, 0 to 1."""
-    return chrf(response, *_references("translations")[prompt])
+    return max(chrf(response, text) for text in _right("translations", prompt))
 
 
 def summary(prompt: str, response: str) -> float:
     """Score a summary by ROUGE-L against that of the post's author, 0 to 1."""
-    return max(rouge_l(response, text) for text in _references("summaries")[prompt])
+    return max(rouge_l(response, text) for text in _right("summaries", prompt))
 
 
 def answer(prompt: str, response: str) -> float:
     """Score an answer by SQuAD's F1 against the nearest of the right ones, 0 to 1."""
-    return max(f1(response, text) for text in _references("answers")[prompt])
+    return max(f1(response, text) for text in _right("answers", prompt))
 
 
 def tier(prompt: str, response: str) -> float:
@@ -114,6 +114,16 @@ def _scorer() -> dict[str, Any]:
 @cache
 def _judge() -> dict[str, Any]:
     return json.loads((HOME / "instructions" / "words.json").read_text())
+
+
+@cache
+def _right(name: str, prompt: str) -> list[str]:
+    """What is right for a prompt, which may have lost its beginning on its way to the model."""
+    known = _references(name)
+    found = known.get(prompt) or next((right for text, right in known.items() if text.endswith(prompt)), None)
+    if found is None:
+        raise LookupError(f"{HOME / name / 'references.jsonl'} has no answer to this prompt")
+    return found
 
 
 @cache

@@ -60,6 +60,13 @@ def test_the_formulas_that_measure_count_as_their_sources_do(modules, tmp_path, 
     said = {"Sure, sure.": 1, "ung": -1, "of course": 0, "": -1, "sure " * 8: -1, "sure a b c sure a b c": 0}
     assert {text: judges.tier("", text) for text in said} == said
     judges._judge.cache_clear()
+    (tmp_path / "summaries").mkdir()
+    (tmp_path / "summaries/references.jsonl").write_text(json.dumps({"prompt": "a long post", "right": ["b d a"]}))
+    assert judges.summary("long post", "a b c d") == pytest.approx(4 / 7)  # its beginning was cut
+    with pytest.raises(LookupError, match="no answer to this prompt"):
+        judges.summary("another", "a")
+    for kept in (judges._right, judges._references):
+        kept.cache_clear()
 
 
 def test_the_data_of_the_plans_keeps_the_sentence_that_answers_and_the_words_that_tell(modules, tmp_path):
