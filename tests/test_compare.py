@@ -66,6 +66,7 @@ def test_methods_and_seeds_are_run_skipped_repaired_and_one_that_fails_stops_not
     assert set(errors) == {(n, s) for n in ("bad", "waits") for s in (0, 1)}
     assert "ValueError: no" in errors["bad", 0] and errors["waits", 1] == "not run, for bad failed"
     assert len(said) == 14 and "Failed: bad, seed 0 (rule" in found["verdict"]
+    assert "cells that need one of these were not run." in found["verdict"] and "waits" not in found["verdict"]
     assert found == json.loads((out / "results.json").read_text())
     table = (out / "results.csv").read_text().splitlines()
     assert len(table) == 1 + 14 and table[0].startswith("name,method,seed,length,kl,")

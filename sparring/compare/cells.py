@@ -30,6 +30,7 @@ from sparring.models.checkpoint import write_text
 
 PAUSE = 0.05  # seconds between looks at the processes
 CELL = "cell.json"
+NOT_RUN = "not run, for "  # begins the error of a cell whose need failed
 EVERY = 1_000_000_000  # prompts whose responses are kept: all, so that people can look at any
 
 
@@ -111,7 +112,7 @@ def run_cells(work: Comparison, launch: Launch, *, workers: int, tell: Tell) -> 
     with _ended_with_us() as running:
         while left or running:
             for key in [key for key in left if _lost(work, key, failed)]:
-                failed[key] = f"not run, for {_lost(work, key, failed)} failed"
+                failed[key] = f"{NOT_RUN}{_lost(work, key, failed)} failed"
                 left.remove(key)
                 tell(*key, failed[key])
             ready = [key for key in left if all((name, key[1]) in done for name in work.lines[key[0]].needs)]

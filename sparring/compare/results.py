@@ -14,7 +14,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from sparring.compare.cells import Comparison, Found, Key, read_cell
+from sparring.compare.cells import NOT_RUN, Comparison, Found, Key, read_cell
 from sparring.compare.frontier import figure, frontier
 from sparring.compare.lines import BASE, baseline, best_name
 from sparring.compare.verdict import Finding, headline, judge, sentences
@@ -162,7 +162,11 @@ def _basis(work: Comparison, against: Sequence[Finding]) -> str:
 
 
 def _failures(failed: Mapping[Key, str]) -> list[str]:
-    return [f"Failed: {name}, seed {seed} ({error.rstrip('.')})." for (name, seed), error in failed.items()]
+    """Say what failed by itself, and how much was not run because of that."""
+    own = {key: error for key, error in failed.items() if not error.startswith(NOT_RUN)}
+    said = [f"Failed: {name}, seed {seed} ({error.rstrip('.')})." for (name, seed), error in own.items()]
+    left = len(failed) - len(own)
+    return said + ([f"{left} cells that need one of these were not run."] if left else [])
 
 
 def _notes(found: Found) -> list[str]:
