@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks import ask, read_part, write_rows
+
 SIZES, SEEDS = (50, 200, 1000), 3
 JUDGE = {"reads": "mean", "epochs": 2.0, "batch": 16, "held_out": 0.0, "eval_every": 50, "overflow": "cut"}
 START = {"epochs": 1.0, "batch": 16, "held_out": 0.0, "eval_every": 50, "overflow": "cut"}
@@ -45,16 +47,11 @@ class Source:
 
     def read(self, name: str, split: str) -> list[Row]:
         """Read the rows of one part of a file of the data folder."""
-        from sparring.data.read import read_rows
-
-        return [dict(r.values) for r in read_rows(str(self.data / f"{name}.jsonl.gz"), where=[f"split={split}"])]
+        return read_part(self.data, name, split)
 
     def write(self, name: str, rows: list[Row]) -> str:
         """Write rows whole or not at all; returns the file."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        part = self.home / f"{name}.part"
-        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        return str(part.rename(self.home / f"{name}.jsonl"))
+        return write_rows(self.home, name, rows)
 
     def sample(self, model: str, rows: list[Row], K: int = 1) -> list[list[str]]:
         """Let a model answer the prompts of rows."""
@@ -127,7 +124,6 @@ def instructions(source: Source) -> None:
     apart, rest = rows["train"][:1000], rows["train"][1000:]
     own = [texts[0] for texts in source.sample(source.model, apart)]
     tell_apart(source.home / "words.json", source.cut([r["response"] for r in apart]), own)
-    source.write("prompts", [{"prompt": r["prompt"]} for r in rows["test"]])
     demonstrations(source, rest, rows["test"], sizes=(150, 570, 1500))
 
 
@@ -171,10 +167,7 @@ def translations(source: Source) -> None:
     from judges import translation
 
     rows = {split: source.read("multi30k", split)[:1700] for split in ("train", "test")}
-    parts = {
-        split: [{"prompt": f"English: {r['en']}\nGerman:", "response": " " + r["de"]} for r in some]
-        for split, some in rows.items()
-    }
+    parts = {split: [{"prompt": ask(r["en"]), "response": " " + r["de"]} for r in some] for split, some in rows.items()}
     references(source, parts["train"] + parts["test"])
     rank_own(source, parts["train"][:1200], parts["train"][1200:1600], parts["test"][:200], translation)
 

@@ -80,15 +80,26 @@ class Place:
 
     def read(self, name: str, split: str) -> Iterable[Row]:
         """The rows of one part of a file of the data folder."""
-        from sparring.data.read import read_rows
-
-        return [dict(r.values) for r in read_rows(str(self.data / f"{name}.jsonl.gz"), where=[f"split={split}"])]
+        return read_part(self.data, name, split)
 
     def write(self, name: str, rows: list[Row]) -> None:
         """Write rows whole or not at all."""
-        part = self.home / f"{name}.part"
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        part.rename(self.home / f"{name}.jsonl")
+        write_rows(self.home, name, rows)
+
+
+def read_part(data: Path, name: str, split: str) -> list[Row]:
+    """Read the rows of one part of a file of the data folder."""
+    from sparring.data.read import read_rows
+
+    return [dict(r.values) for r in read_rows(str(data / f"{name}.jsonl.gz"), where=[f"split={split}"])]
+
+
+def write_rows(home: Path, name: str, rows: list[Row]) -> str:
+    """Write rows into a folder, whole or not at all; returns the file."""
+    home.mkdir(parents=True, exist_ok=True)
+    part = home / f"{name}.part"
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(part.rename(home / f"{name}.jsonl"))
 
 
 def prepare(place: Place, with_judge: bool = True) -> None:

@@ -100,18 +100,12 @@ def load_plan(file: str | Path, changes: Sequence[str] = ()) -> Plan:
     place = Path(file)
     if not place.is_file():
         raise SettingError(f"{file}: no such plan; a plan is a YAML file, and the README shows one")
-    try:
-        raw = yaml.load(place.read_text(encoding="utf-8"), Loader=_strict(yaml))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError(f"{file}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
+    raw = _parse(yaml, place.read_bytes(), str(file))
     for change in changes:
         name, sign, value = change.partition("=")
         if not sign or not isinstance(raw, dict):
             raise SettingError(f"--set {change}: give NAME=VALUE, such as model=gpt2")
-        try:
-            raw[name] = yaml.load(value, Loader=_strict(yaml))
-        except yaml.YAMLError as error:
-            raise SettingError(f"--set {change}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
+        raw[name] = _parse(yaml, value.encode(), f"--set {change}")
     return read_plan(raw, str(file))
 
 
@@ -275,6 +269,14 @@ def _plain(value: Any) -> Any:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 160 else text[:160] + "..."
+
+
+def _parse(yaml: Any, content: bytes, where: str) -> Any:
+    """Read YAML in UTF-8; raises SettingError, naming the place, when it is none."""
+    try:
+        return yaml.load(content.decode("utf-8"), Loader=_strict(yaml))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingError(f"{where}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
 
 
 def _strict(yaml: Any) -> Any:

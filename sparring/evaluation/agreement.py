@@ -133,13 +133,17 @@ def _compared(pairs: Sequence[Preference], shown: Comparison) -> Odds:
 
 def _scored(pairs: Sequence[Preference], rows: Sequence[Row], judge: Feedback | None, device: str) -> Odds:
     assert judge is not None
-    responses = Responses(
-        batch=collate(rows).to(torch.device(device)), prompts=tuple(prompt_text(r.prompt) for r in pairs),
-        texts=tuple(r.responses() for r in pairs),
-    )  # fmt: skip
-    scores = judge.score(responses).double().cpu()
+    scores = judge.score(as_responses(pairs, rows, device)).double().cpu()
     gap = (scores[:, 0] - scores[:, 1]).numpy()
     return np.stack([gap, gap], -1)
+
+
+def as_responses(records: Sequence[Record], rows: Sequence[Row], device: str) -> Responses:
+    """Put records and what `written` made of them together, as a judge wants them."""
+    return Responses(
+        batch=collate(rows).to(torch.device(device)), prompts=tuple(prompt_text(r.prompt) for r in records),
+        texts=tuple(r.responses() for r in records),
+    )  # fmt: skip
 
 
 def written(records: Sequence[Record], reader: Trunk | None, limits: Limits, notes: list[str]) -> list[Row]:

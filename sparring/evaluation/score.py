@@ -2,14 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from sparring.core.errors import SettingError
 from sparring.core.records import Demonstration, Text
-from sparring.data.batch import collate
-from sparring.data.responses import Responses
-from sparring.data.split import prompt_text
-from sparring.evaluation.agreement import PARTS, written
+from sparring.evaluation.agreement import PARTS, as_responses, written
 from sparring.evaluation.load import load_judge, load_reader
 from sparring.evaluation.plan import Judge, Limits
 from sparring.models.machine import Machine
@@ -44,10 +39,7 @@ def score(
     found: list[list[float]] = [[] for _ in prompts]
     for start in range(0, len(pairs), PARTS):
         part = slice(start, start + PARTS)
-        some = Responses(
-            batch=collate(rows[part]).to(torch.device(device)), texts=tuple((text,) for _, _, text in pairs[part]),
-            prompts=tuple(prompt_text(prompt) for _, prompt, _ in pairs[part]),
-        )  # fmt: skip
+        some = as_responses(records[part], rows[part], device)
         for (i, _, _), value in zip(pairs[part], feedback.score(some)[:, 0].tolist(), strict=True):
             found[i].append(value)
     return found
