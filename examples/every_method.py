@@ -123,7 +123,6 @@ def main() -> None:
     os.environ |= {
         "OMP_NUM_THREADS": "1",  # two threads that share cores wait for each other
         "SPARRING_GOLD": str(Path(args.data) / "imdb_bow_sentiment.json.gz"),
-        "SPARRING_REFERENCES": str(Path(args.out) / args.task / "references.jsonl"),
     }
     place = Place(
         home=Path(args.out) / args.task, model=args.model, data=Path(args.data), name=args.task, size=args.size

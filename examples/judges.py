@@ -1,4 +1,4 @@
-"""Who measures in the plans of examples/plans, where a formula can: functions of a prompt and a response.
+"""Who measures in the plans of examples/plans, where a formula can: functions of a response, or of what is right too.
 
 `examples/plan_data.py` makes what they read, in the folder that SPARRING_PLANS names (runs/data if it names none);
 SPARRING_GOLD may name the scorer of sentiment itself.
@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -29,19 +30,19 @@ def sentiment(response: str) -> float:
     return known["bias"] + sum(found) / math.sqrt(max(1, len(found)))
 
 
-def translation(prompt: str, response: str) -> float:
+def translation(prompt: str, response: str, reference: str) -> float:
     """Score a translation by its chrF against the reference, 0 to 1."""
-    return max(chrf(response, text) for text in _right("translations", prompt))
+    return chrf(response, reference)
 
 
-def summary(prompt: str, response: str) -> float:
+def summary(prompt: str, response: str, reference: str) -> float:
     """Score a summary by ROUGE-L against that of the post's author, 0 to 1."""
-    return max(rouge_l(response, text) for text in _right("summaries", prompt))
+    return rouge_l(response, reference)
 
 
-def answer(prompt: str, response: str) -> float:
+def answer(prompt: str, response: str, reference: Sequence[str]) -> float:
     """Score an answer by SQuAD's F1 against the nearest of the right ones, 0 to 1."""
-    return max(f1(response, text) for text in _right("answers", prompt))
+    return max(f1(response, text) for text in reference)
 
 
 def tier(prompt: str, response: str) -> float:
@@ -114,19 +115,3 @@ def _scorer() -> dict[str, Any]:
 @cache
 def _judge() -> dict[str, Any]:
     return json.loads((HOME / "instructions" / "words.json").read_text())
-
-
-@cache
-def _right(name: str, prompt: str) -> list[str]:
-    """What is right for a prompt, which may have lost its beginning on its way to the model."""
-    known = _references(name)
-    found = known.get(prompt) or next((right for text, right in known.items() if text.endswith(prompt)), None)
-    if found is None:
-        raise LookupError(f"{HOME / name / 'references.jsonl'} has no answer to this prompt")
-    return found
-
-
-@cache
-def _references(name: str) -> dict[str, list[str]]:
-    rows = map(json.loads, (HOME / name / "references.jsonl").read_text().splitlines())
-    return {row["prompt"]: row["right"] for row in rows}

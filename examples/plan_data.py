@@ -105,7 +105,6 @@ def reviews(source: Source) -> None:
 def answers(source: Source) -> None:
     """Questions whose answer stands in one sentence, which is shown."""
     rows = {split: [r for r in map(question, source.read("squad_v2_dev", split)) if r] for split in ("train", "test")}
-    references(source, rows["train"] + rows["test"])
     random.Random(0).shuffle(rows["train"])
     held_out_judge(source, rows["train"][:1500])
     demonstrations(source, rows["train"][1500:], rows["test"][:300])
@@ -158,7 +157,6 @@ def summaries(source: Source) -> None:
     from judges import summary
 
     rows = {split: [pair(r) for r in source.read("tldr_demos", split)] for split in ("train", "test")}
-    references(source, rows["train"] + rows["test"])
     rank_own(source, rows["train"][:1000], rows["train"][1000:1400], rows["test"][:200], summary)
 
 
@@ -168,13 +166,7 @@ def translations(source: Source) -> None:
 
     rows = {split: source.read("multi30k", split)[:1700] for split in ("train", "test")}
     parts = {split: [{"prompt": ask(r["en"]), "response": " " + r["de"]} for r in some] for split, some in rows.items()}
-    references(source, parts["train"] + parts["test"])
     rank_own(source, parts["train"][:1200], parts["train"][1200:1600], parts["test"][:200], translation)
-
-
-def references(source: Source, rows: list[Row]) -> None:
-    """Write down what is right, for the formulas of judges.py."""
-    source.write("references", [{"prompt": r["prompt"], "right": r.get("right", [r["response"]])} for r in rows])
 
 
 def demonstrations(source: Source, rows: list[Row], tested: list[Row], sizes: tuple[int, ...] = SIZES) -> None:
@@ -182,7 +174,7 @@ def demonstrations(source: Source, rows: list[Row], tested: list[Row], sizes: tu
     for seed in range(SEEDS):
         drawn = random.Random(f"{seed}/{source.home.name}").sample(rows, sizes[-1])
         own = source.sample(source.model, drawn)
-        shown = [{n: r[n] for n in ("prompt", "response")} for r in drawn]
+        shown = [{"prompt": r["prompt"], "response": r["response"]} | right(r) for r in drawn]
         for size in sizes:
             source.write(f"demonstrations-{size}-{seed}", shown[:size])
             pairs = [
@@ -191,7 +183,13 @@ def demonstrations(source: Source, rows: list[Row], tested: list[Row], sizes: tu
                 if y.strip() and y.strip() != r["response"].strip()
             ]
             source.write(f"pairs-{size}-{seed}", pairs)
-    source.write("prompts", [{"prompt": r["prompt"]} for r in tested])
+    source.write("prompts", [{"prompt": r["prompt"]} | right(r) for r in tested])
+
+
+def right(row: Row) -> Row:
+    """What a row knows to be right, for the formulas of judges.py."""
+    known = row.get("reference", row.get("response"))
+    return {} if known is None else {"reference": known}
 
 
 def held_out_judge(source: Source, rows: list[Row]) -> None:
@@ -216,14 +214,18 @@ def rank_own(source: Source, known: list[Row], rows: list[Row], tested: list[Row
     import sparring
 
     start = source.train("sft", "start", source.write("demonstrations", known), START)
-    prompts = [r["prompt"] for r in rows]
+    prompts, known = [r["prompt"] for r in rows], [right(r) for r in rows]
     answers = [list(dict.fromkeys(y for y in texts if y.strip())) for texts in source.sample(start, rows, K=4)]
-    marked = zip(prompts, answers, sparring.score(judge, prompts, answers), strict=True)
-    ranked = [{"prompt": p, "responses": ys, "scores": scores} for p, ys, scores in marked if len(set(scores)) > 1]
+    scores = sparring.score(judge, prompts, answers, references=[k.get("reference") for k in known])
+    ranked = [
+        {"prompt": p, "responses": ys, "scores": own} | k
+        for p, ys, own, k in zip(prompts, answers, scores, known, strict=True)
+        if len(set(own)) > 1
+    ]
     source.write("rankings", ranked)
     best = [(r["prompt"], max(zip(r["scores"], r["responses"], strict=True))[1]) for r in ranked]
     source.write("best", [{"prompt": p, "response": y} for p, y in best])
-    source.write("prompts", [{"prompt": r["prompt"]} for r in tested])
+    source.write("prompts", [{"prompt": r["prompt"]} | right(r) for r in tested])
 
 
 def tell_apart(file: Path, real: list[str], own: list[str]) -> None:
@@ -260,7 +262,7 @@ def question(row: Row) -> Row | None:
             return {
                 "prompt": f"Context: {sentence}\n\nQuestion: {asked}",
                 "response": row["completion"],
-                "right": row["answers"],
+                "reference": row["answers"],
             }
     return None
 

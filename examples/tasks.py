@@ -16,12 +16,11 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import judges
 from imdb_sentiment import gold
-from judges import chrf
 
 GOOD = "Answer the following rightly.\n\n"  # hir's instruction, also when it is tested
 VERDICT, WORDS = "\n[VERDICT]", (" good", " bad")  # what joint_feedback puts behind a response, and its marks
@@ -108,7 +107,6 @@ def prepare(place: Place, with_judge: bool = True) -> None:
 
     place.home.mkdir(parents=True, exist_ok=True)
     os.environ["SPARRING_GOLD"] = str(place.data / "imdb_bow_sentiment.json.gz")
-    os.environ["SPARRING_REFERENCES"] = str(place.home / "references.jsonl")
     if not (place.home / "made").exists():
         place.task.make(place)
         (place.home / "made").touch()
@@ -134,14 +132,12 @@ def rank_own(place: Place) -> None:
     task = place.task
     assert task.judge is not None
     for name, source in (("rankings", "to_rank"), ("held_out", "to_test")):
-        prompts = [json.loads(line)["prompt"] for line in (place.home / f"{source}.jsonl").read_text().splitlines()]
-        tokens = task.limits["max_response"]
-        answers = sparring.sample(place.start, prompts, K=4, max_tokens=tokens, seed=len(prompts))
-        rows = []
-        for prompt, texts in zip(prompts, answers, strict=True):
-            if len(few := list(dict.fromkeys(t for t in texts if t.strip()))) > 1:
-                scores = [task.judge(y) if task.judge is gold else task.judge(prompt, y) for y in few]
-                rows.append({"prompt": prompt, "responses": few, "scores": scores})
+        asked = [json.loads(line) for line in (place.home / f"{source}.jsonl").read_text().splitlines()]
+        prompts, tokens = [r["prompt"] for r in asked], task.limits["max_response"]
+        drawn = sparring.sample(place.start, prompts, K=4, max_tokens=tokens, seed=len(prompts))
+        answers = [list(dict.fromkeys(t for t in texts if t.strip())) for texts in drawn]
+        scores = sparring.score(task.judge, prompts, answers, references=[r.get("reference") for r in asked])
+        rows = [r | {"responses": y, "scores": s} for r, y, s in zip(asked, answers, scores, strict=True) if len(y) > 1]
         finish(place, name, rows)
 
 
@@ -155,7 +151,8 @@ def finish(place: Place, name: str, rows: list[Row]) -> None:
     else:
         marks = [{"prompt": p, "response": y, "rating": m} for p, a, b in ends for y, m in ((a, 1), (b, 0))]
         place.write("marks", marks)
-        place.write("prompts", [{"prompt": p} for p in dict.fromkeys(p for p, *_ in ends)])
+        known = {r["prompt"]: {n: r[n] for n in ("prompt", "reference") if n in r} for r in rows}
+        place.write("prompts", list(known.values()))
     place.write(name, rows)
 
 
@@ -241,32 +238,16 @@ def translation(place: Place) -> None:
     """Captions in English and German; other captions are translated by the start and ranked by chrF."""
     first, last = place.count(1200), place.count(160)
     train, test = list(place.read("multi30k", "train")), list(place.read("multi30k", "test"))
-    parts = {
-        "demonstrations": train[:first],
-        "to_rank": train[first : first + last],
-        "to_test": test[: place.count(160)],
-    }
-    rows = {name: [{"prompt": ask(r["en"]), "response": " " + r["de"]} for r in part] for name, part in parts.items()}
-    place.write("references", rows["to_rank"] + rows["to_test"])
-    for name, part in rows.items():
-        place.write(name, part)
+    shown, to_rank, to_test = train[:first], train[first : first + last], test[: place.count(160)]
+    for name, part, column in (
+        ("demonstrations", shown, "response"), ("to_rank", to_rank, "reference"), ("to_test", to_test, "reference")
+    ):  # fmt: skip
+        place.write(name, [{"prompt": ask(r["en"]), column: " " + r["de"]} for r in part])
 
 
 def ask(english: str) -> str:
     """Put a sentence as the model has seen such tasks."""
     return f"English: {english}\nGerman:"
-
-
-@cache
-def references() -> dict[str, str]:
-    """The reference of every prompt, from the file that SPARRING_REFERENCES names."""
-    rows = map(json.loads, Path(os.environ["SPARRING_REFERENCES"]).read_text().splitlines())
-    return {row["prompt"]: row["response"] for row in rows}
-
-
-def chrf_score(prompt: str, response: str) -> float:
-    """Score a translation by its chrF against the reference, 0 to 1."""
-    return chrf(response, references()[prompt.removeprefix(GOOD)])
 
 
 ONCE = {"epochs": 1.0}
@@ -282,7 +263,7 @@ TASKS = {
     "translation": Task(
         make=translation,
         limits={"max_prompt": 256, "max_response": 40},
-        judge=chrf_score,
+        judge=judges.translation,
         own_samples=True,
         scores="whitened",
         start=ONCE,

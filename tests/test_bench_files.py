@@ -102,6 +102,17 @@ def test_answers_and_scores_are_written_as_fastchat_has_them_and_averaged_by_tur
     assert all(word in second for word in ("the film", "was the film good", *said[0][0].split()))
 
 
+def test_a_judge_that_reads_references_is_told_those_of_the_turns_and_nothing_where_there_is_none(place):
+    told = []
+
+    def right(prompt: str, response: str, reference: str) -> float:
+        told.append(reference)
+        return 1.0
+
+    run(place, "plain", feedback=(right,))
+    assert told == ["a", "", "", "b", "", ""]
+
+
 def test_scores_that_their_tools_take_for_unread_are_said(place):
     def minus(response: str) -> float:
         return -1.0

@@ -45,7 +45,12 @@ def table(**values):
             {"instruction": "p", "input": "i", "output": "r", "text": "all"},
             Demonstration(prompt="p\n\ni", response="r", where=W),
         ),
-        ({"prompt": "p", "completion": "r", "answer": "7"}, Demonstration(prompt="p", response="r", where=W)),
+        (
+            {"prompt": "p", "completion": "r", "answer": 7},
+            Demonstration(prompt="p", response="r", reference="7", where=W),
+        ),
+        ({"prompt": "p", "solution": ["a", "b"]}, Prompt(prompt="p", reference=("a", "b"), where=W)),
+        ({"prompt": "p", "reference": {"text": "a"}}, Prompt(prompt="p", where=W)),
         ({"text": "r"}, Demonstration(prompt="", response="r", where=W)),
         ({"messages": [TURN_USER, TURN_ASSISTANT]}, Demonstration(prompt=(USER,), response="Hello", where=W)),
         (
@@ -134,7 +139,10 @@ def test_the_columns_of_the_field_are_recognised(values, record):
             {"prompt": "Hi", "chosen": [TURN_USER, TURN_ASSISTANT], "rejected": [TURN_USER, TURN_OTHER]},
             Prompt(prompt=(USER,), where=W),
         ),
-        ({"messages": [TURN_USER, TURN_ASSISTANT]}, Prompt(prompt=(USER,), where=W)),
+        ({"messages": [TURN_USER, TURN_ASSISTANT]}, Prompt(prompt=(USER,), reference="Hello", where=W)),
+        ({"prompt": "p", "completion": "r"}, Prompt(prompt="p", reference="r", where=W)),
+        ({"prompt": "p", "completion": "r", "label": 0}, Prompt(prompt="p", where=W)),
+        ({"question": "p", "answer": "r", "text": "t"}, Prompt(prompt="p", reference="r", where=W)),
     ],
 )
 def test_a_richer_file_serves_a_poorer_kind(values, record):

@@ -37,7 +37,7 @@ def modules(monkeypatch):
 
 
 def test_chrf_is_the_f_of_mean_precision_and_mean_recall(modules):
-    chrf = modules[1].chrf
+    chrf = modules[1].judges.chrf
     # "abc" and "abd": 2 of 3 characters agree, 1 of 2 pairs, 0 of 1 triples; there is nothing longer.
     assert chrf("a bc", "ab d") == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
     # "einHund" and "ein": 3 of 7, 2 of 6, 1 of 5 of its n-grams are right, and all of the reference's are there.
@@ -60,13 +60,6 @@ def test_the_formulas_that_measure_count_as_their_sources_do(modules, tmp_path, 
     said = {"Sure, sure.": 1, "ung": -1, "of course": 0, "": -1, "sure " * 8: -1, "sure a b c sure a b c": 0}
     assert {text: judges.tier("", text) for text in said} == said
     judges._judge.cache_clear()
-    (tmp_path / "summaries").mkdir()
-    (tmp_path / "summaries/references.jsonl").write_text(json.dumps({"prompt": "a long post", "right": ["b d a"]}))
-    assert judges.summary("long post", "a b c d") == pytest.approx(4 / 7)  # its beginning was cut
-    with pytest.raises(LookupError, match="no answer to this prompt"):
-        judges.summary("another", "a")
-    for kept in (judges._right, judges._references):
-        kept.cache_clear()
 
 
 def test_the_data_of_the_plans_keeps_the_sentence_that_answers_and_the_words_that_tell(modules, tmp_path):
@@ -90,8 +83,6 @@ def test_every_task_has_the_cells_it_is_measured_by(modules):
 
 def small(tasks, tmp_path, monkeypatch, task):
     monkeypatch.setenv("SPARRING_GOLD", str(SHARED / "data" / "imdb_bow_sentiment.json.gz"))
-    monkeypatch.setenv("SPARRING_REFERENCES", str(tmp_path / "references.jsonl"))
-    tasks.references.cache_clear()
     model, data = str(SHARED / "models" / "stories260K"), SHARED / "data"
     return tasks.Place(home=tmp_path, model=model, data=data, name=task, size=0.02)
 

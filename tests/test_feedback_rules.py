@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,19 @@ def test_a_function_of_one_argument_gets_the_response_and_of_two_the_prompt_firs
     )
     assert load_rule(f"{path}:one").score(responses(("abc", "b"))).tolist() == [[3.0, 1.0]]
     assert load_rule(f"{path}:two").score(responses(("b",), ("b",))).tolist() == [[0.0], [1.0]]
+
+
+def test_a_function_of_three_arguments_gets_what_is_right_too(tmp_path):
+    path = write(tmp_path, "def exact(prompt, response, reference): return response == reference\n")
+    rows = [Row(prompt=(1,), responses=((2,), (2,)), reference=text) for text in "45"]
+    found = replace(responses(("4", "5"), ("4", "5")), batch=collate(rows))
+    assert load_rule(f"{path}:exact").score(found).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_rule_that_reads_a_reference_where_there_is_none_says_so(tmp_path):
+    path = write(tmp_path, "def exact(prompt, response, reference): return 1\n")
+    with pytest.raises(FeedbackError, match=r"none for prompt 'say 0'.*--fields reference=COLUMN"):
+        load_rule(f"{path}:exact").score(responses(("4",)))
 
 
 def test_a_function_of_an_installed_module_is_found():

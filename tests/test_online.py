@@ -4,9 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sparring.compare.trail import trail
 from sparring.core.credit import AdaptiveKL
 from sparring.core.errors import Diverged, FeedbackError, SettingError
 from sparring.core.metrics import METRICS
+from sparring.evaluation.suite import evaluate
 from sparring.loops.figures import Facts, describe
 from sparring.loops.learner import total_updates
 from sparring.loops.reward import rewarded
@@ -196,6 +198,17 @@ def test_without_a_target_the_price_stays(tmp_path):
 def test_a_score_that_is_no_number_names_its_prompt_and_the_last_good_checkpoint(tmp_path):
     with pytest.raises(Diverged, match=r"round 3; the prompts are .*texts.jsonl:\d+\. .*step-00000002"):
         quick("rloo", tmp_path / "run", feedback=[Broken()], settings={"held_out": 0.0})
+
+
+def test_a_rule_is_told_what_the_data_holds_for_right_in_training_in_evaluation_and_of_logged_samples(tmp_path):
+    right = {"ba": "be", "de": "do", "mu": ("ma", "mi")}
+    (tmp_path / "rules.py").write_text(f"def told(prompt, response, reference): return reference == {right}[prompt]\n")
+    rule, file = f"{tmp_path / 'rules.py'}:told", tmp_path / "right.jsonl"
+    write(file, [{"prompt": prompt, "reference": reference} for prompt, reference in right.items()])
+    run = quick("rloo", tmp_path / "run", data=file, feedback=[rule], settings={"held_out": 0.0})
+    assert [row["score"] for row in rows(run)] == [1.0] * 4
+    assert evaluate(str(run), data=str(file), feedback=[rule], max_tokens=3)[f"score {rule}"]["mean"] == 1
+    assert [row["gold"] for row in trail(run, rule)] == [1.0] * 3
 
 
 def test_a_rule_that_fails_ends_the_run_as_the_users_error(tmp_path):

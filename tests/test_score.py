@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import sparring
-from sparring.core.errors import SettingError
+from sparring.core.errors import FeedbackError, SettingError
 from sparring.data.batch import Row, collate
 from sparring.models.scorers import load_scorer
 from sparring.models.signals import score
@@ -15,6 +15,18 @@ def test_a_rule_scores_every_response_under_its_prompt():
     assert sparring.score("length", ["a", "b"], [["one two", "one"], ["1 2 3"]]) == [[2.0, 1.0], [3.0]]
     assert sparring.score(lambda prompt, response: len(prompt), ["abc"], [["x"]]) == [[3.0]]
     assert sparring.score("length", [], []) == []
+
+
+def test_what_is_right_is_told_and_a_response_is_never_taken_for_it():
+    def exact(prompt, response, reference):
+        return response == reference
+
+    asked = ["a", "b"], [["x", "y"], ["x"]]
+    assert sparring.score(exact, *asked, references=["y", "x"]) == [[0.0, 1.0], [1.0]]
+    with pytest.raises(FeedbackError, match="none for prompt 'a'"):
+        sparring.score(exact, *asked)
+    with pytest.raises(SettingError, match="2 prompts and references to 1"):
+        sparring.score(exact, *asked, references=["y"])
 
 
 def test_a_reward_model_scores_a_text_as_it_does_by_itself_whatever_stands_beside_it(tmp_path):

@@ -2,7 +2,8 @@
 
 Everything is a prompt with K responses: a demonstration has one, a preference two with the chosen
 first, a ranking K best first, a prompt none yet. A `tag` says what a prompt is for, such as safety, in the
-words of the data; it is empty where the data has none.
+words of the data; it is empty where the data has none. A `reference` is what the data holds for right, for a
+judge that looks at it: one text, or several of which each is right.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ GOOD = 0.5
 Text = str | tuple[Message, ...]
 """A prompt: plain text, or the turns of a conversation that the tokenizer's chat template renders."""
 
+Reference = str | tuple[str, ...] | None
+"""What is right as an answer to a prompt; None where the data does not say."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
@@ -32,6 +36,7 @@ class Demonstration:
     prompt: Text
     response: str
     tag: str = ""
+    reference: Reference = None
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -54,6 +59,7 @@ class Preference:
     margin: float | None = None
     label: float | None = None
     tag: str = ""
+    reference: Reference = None
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -70,6 +76,7 @@ class Ranking:
     ranked: tuple[str, ...]
     scores: tuple[float, ...] | None = None
     tag: str = ""
+    reference: Reference = None
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -86,6 +93,7 @@ class Rating:
     response: str
     rating: float
     tag: str = ""
+    reference: Reference = None
     where: str = ""
 
     @property
@@ -105,6 +113,7 @@ class Prompt:
     kind: ClassVar[str] = "prompt"
     prompt: Text
     tag: str = ""
+    reference: Reference = None
     where: str = ""
 
     def responses(self) -> tuple[str, ...]:
@@ -115,3 +124,10 @@ class Prompt:
 Record = Demonstration | Preference | Ranking | Rating | Prompt
 
 KINDS: dict[str, type[Record]] = {c.kind: c for c in (Demonstration, Preference, Ranking, Rating, Prompt)}
+
+
+def right(record: Record) -> Reference:
+    """Say what is right as an answer to a prompt: what the data calls so, else the response that it shows."""
+    if record.reference is None and isinstance(record, Demonstration):
+        return record.response
+    return record.reference

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from sparring.core.records import Reference
+
+SAID = {"tags": "tag", "references": "reference", "where": "where"}  # fields of a batch that hold one of each row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +19,7 @@ class Row:
 
     A response includes the end-of-text token that ended it; one that was cut has none. `other_prompt` asks
     for the opposite, where a method compares the two. `where` names the record in its file, `tag` what its
-    prompt is for; `index` is its place in the data set.
+    prompt is for, `reference` what is right; `index` is its place in the data set.
     """
 
     prompt: tuple[int, ...]
@@ -24,6 +29,7 @@ class Row:
     scores: tuple[float, ...] | None = None
     other_prompt: tuple[int, ...] | None = None
     tag: str = ""
+    reference: Reference = None
     where: str = ""
     index: int = 0
 
@@ -53,6 +59,7 @@ class Batch:
     other_prompt_ids: Int[Tensor, "B Q"] | None = None
     other_prompt_mask: Bool[Tensor, "B Q"] | None = None
     tags: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
     where: tuple[str, ...] = ()
     allowed: UInt8[Tensor, "B K T W"] | None = None
 
@@ -80,15 +87,15 @@ class Batch:
         return replace(self, **part)
 
     def answering(self, rows: Sequence[Row]) -> "Batch":
-        """Note of sampled responses which rows' prompts they answer, and what those are for."""
-        return replace(self, where=tuple(r.where for r in rows), tags=tuple(r.tag for r in rows))
+        """Note which rows' prompts the responses answer, and what the data says about those in words."""
+        said: dict[str, Any] = {name: tuple(getattr(row, field) for row in rows) for name, field in SAID.items()}
+        return replace(self, **said)
 
     def take(self, chosen: Int[Tensor, " n"]) -> "Batch":
         """Take the prompts of these numbers, with all their responses."""
         part = {f.name: v[chosen] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        numbers = chosen.tolist()
-        tags, where = (tuple(words[i] for i in numbers) if words else () for words in (self.tags, self.where))
-        return replace(self, **part, tags=tags, where=where)
+        said = {name: tuple(words[i] for i in chosen.tolist()) for name in SAID if (words := getattr(self, name))}
+        return replace(self, **part, **said)
 
 
 def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
@@ -114,9 +121,7 @@ def collate(rows: Sequence[Row], *, pad: int = 0) -> Batch:
         ratings=_ratings(rows, K),
         other_prompt_ids=other_ids,
         other_prompt_mask=other_mask,
-        tags=tuple(r.tag for r in rows),
-        where=tuple(r.where for r in rows),
-    )
+    ).answering(rows)
 
 
 def _on_the_right(prompts: Sequence[tuple[int, ...]], pad: int) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:

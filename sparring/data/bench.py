@@ -52,6 +52,10 @@ class Question:
         """What it is answered at."""
         return TEMPERATURES.get(self.category, OTHERWISE)
 
+    def reference(self, turn: int) -> str:
+        """What is right as an answer to a turn; empty where the question does not say, as most of them."""
+        return self.references[turn] if turn < len(self.references) else ""
+
 
 def question_of(row: RawRow) -> Question:
     """Read a question; DataError says what it lacks."""

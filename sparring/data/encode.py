@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sparring.core.errors import DataError, ModelError
-from sparring.core.records import Preference, Prompt, Ranking, Rating, Record, Text
+from sparring.core.records import Preference, Prompt, Ranking, Rating, Record, Text, right
 from sparring.data.batch import Row
 
 CHUNK = 1000  # records tokenised in one call; more would only hold more text in memory at once
@@ -159,6 +159,7 @@ def _row(record: Record, seen: _Rendered, ids: dict[str, Ids], head: Ids, tokeni
         label=record.label if isinstance(record, Preference) else None,
         scores=scores,
         tag=record.tag,
+        reference=right(record),
         where=record.where,
         index=index,
     )

@@ -12,7 +12,14 @@ from sparring.core.errors import DataError, SettingError, did_you_mean
 from sparring.core.records import KINDS, Demonstration, Preference, Prompt, Ranking, Record
 from sparring.data.parse import PARSERS
 from sparring.data.read import RawRow, columns_of
-from sparring.data.values import check_number, conversation_of, is_conversation, margin_in_numbers, tag_of
+from sparring.data.values import (
+    check_number,
+    conversation_of,
+    is_conversation,
+    margin_in_numbers,
+    reference_of,
+    tag_of,
+)
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "instruction", "query", "input"),
@@ -29,14 +36,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation"),
     "rating": ("rating", "label"),
     "tag": ("tag",),
+    "reference": ("reference", "ground_truth", "answer", "solution"),
 }
 
 USES: dict[str, tuple[str, ...]] = {
-    "ranking": ("prompt", "input", "ranked", "responses", "scores", "tag"),
-    "preference": ("prompt", "input", "chosen", "rejected", "margin", "label", "tie", "tag"),
-    "rating": ("prompt", "input", "response", "messages", "rating", "tag"),
-    "demonstration": ("prompt", "input", "response", "messages", "tag"),
-    "prompt": ("prompt", "input", "messages", "tag"),
+    "ranking": ("prompt", "input", "ranked", "responses", "scores", "tag", "reference"),
+    "preference": ("prompt", "input", "chosen", "rejected", "margin", "label", "tie", "tag", "reference"),
+    "rating": ("prompt", "input", "response", "messages", "rating", "tag", "reference"),
+    "demonstration": ("prompt", "input", "response", "messages", "tag", "reference"),
+    "prompt": ("prompt", "input", "messages", "tag", "reference"),
 }
 
 NEEDS: dict[str, str] = {
@@ -76,6 +84,8 @@ def recognise(rows: Sequence[RawRow], *, fields: Mapping[str, str] = {}, kind: s
     columns = _assign(rows, fields)
     source = _native(rows, columns, fields) if kind is None else _source(rows, kind, columns, fields)
     used = {role: columns[role] for role in USES[source] if role in columns}
+    if used.get("reference") == used.get("response"):
+        used.pop("reference", None)
     serves = tuple(k for k in KINDS if k != source and _read_as(k, columns, fields))
     unused = tuple(c for c in columns_of(rows) if c not in used.values())
     marks = [c for c in ("label", "rating") if c in unused and len({str(r.values.get(c)) for r in rows}) > 1]
@@ -99,9 +109,16 @@ def to_records(
         rows = [margin_in_numbers(row, columns["margin"], margins) for row in rows]
     records = [PARSERS[source](row, columns) for row in rows]
     records = records if source == kind else [CONVERSIONS[source, kind](record) for record in records]
-    if "tag" not in columns:
-        return records
-    return [replace(r, tag=tag_of(row, columns["tag"])) for r, row in zip(records, rows, strict=True)]
+    return [_noted(record, row, columns) for record, row in zip(records, rows, strict=True)]
+
+
+def _noted(record: Record, row: RawRow, columns: Mapping[str, str]) -> Record:
+    """Add what any row may say about its prompt: what it is for, and what is right."""
+    if "tag" in columns:
+        record = replace(record, tag=tag_of(row, columns["tag"]))
+    if "reference" in columns and (isinstance(record, Prompt) or columns["reference"] != columns.get("response")):
+        return replace(record, reference=reference_of(row, columns["reference"]))
+    return record
 
 
 def _assign(rows: Sequence[RawRow], fields: Mapping[str, str]) -> dict[str, str]:
@@ -123,27 +140,38 @@ def _assign(rows: Sequence[RawRow], fields: Mapping[str, str]) -> dict[str, str]
         columns.pop("input", None)
     if "response" in fields and "messages" not in fields:
         columns.pop("messages", None)
-    # A tag is text; a column of that name that holds lists or numbers is something else.
-    if "tag" in columns and "tag" not in fields and not _is_text(rows, columns["tag"]):
-        del columns["tag"]
-    # A label, rating or tie may be anything (a topic, a garment); only numbers can be a mark or a probability.
-    for role in ("label", "rating", "tie"):
-        if role in columns and role not in fields and not _is_number(rows, columns[role]):
+    for role, holds in HOLDS.items():
+        if role in columns and role not in fields and not holds(rows, columns[role]):
             del columns[role]
     return columns
 
 
 def _is_number(rows: Sequence[RawRow], column: str) -> bool:
     row = next(row for row in rows if row.values.get(column) is not None)
+    return _can(lambda: check_number(row, column, row.values[column], may_be_bool=True))
+
+
+def _is_text(rows: Sequence[RawRow], column: str) -> bool:
+    return all(isinstance(row.values.get(column), str | None) for row in rows)
+
+
+def _is_reference(rows: Sequence[RawRow], column: str) -> bool:
+    return _can(lambda: [reference_of(row, column) for row in rows])
+
+
+def _can(read: Callable[[], object]) -> bool:
     try:
-        check_number(row, column, row.values[column], may_be_bool=True)
+        read()
     except DataError:
         return False
     return True
 
 
-def _is_text(rows: Sequence[RawRow], column: str) -> bool:
-    return all(isinstance(row.values.get(column), str | None) for row in rows)
+# Columns of these names may hold anything (a label may be a topic or a garment, a tag a list); what is not of this
+# form is something else, unless it was named.
+HOLDS: dict[str, Callable[[Sequence[RawRow], str], bool]] = {
+    "tag": _is_text, "reference": _is_reference, "label": _is_number, "rating": _is_number, "tie": _is_number,
+}  # fmt: skip
 
 
 def _has(kind: str, columns: Mapping[str, str], fields: Mapping[str, str]) -> bool:

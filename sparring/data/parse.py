@@ -72,13 +72,20 @@ def _turnless(row: RawRow) -> DataError:
 
 
 def _parse_prompt(row: RawRow, columns: Mapping[str, str]) -> Prompt:
-    given = _prompt(row, columns)
+    given, right = _prompt(row, columns), None
     if "messages" in columns:
         turns = conversation_of(row, columns["messages"])
-        given = _join(row, given, turns[:-1] if turns[-1].role == "assistant" else turns)
+        if turns[-1].role == "assistant":
+            turns, right = turns[:-1], turns[-1].content
+        given = _join(row, given, turns)
     if given is None:
         raise _promptless(row)
-    return Prompt(prompt=given, where=row.where)
+    answer = row.values.get(columns.get("response", ""))
+    if (
+        "rating" not in columns and isinstance(answer, str) and answer.strip()
+    ):  # a response that was only rated need not be right
+        right = answer
+    return Prompt(prompt=given, reference=right, where=row.where)
 
 
 def _parse_demonstration(row: RawRow, columns: Mapping[str, str]) -> Demonstration:
@@ -88,7 +95,8 @@ def _parse_demonstration(row: RawRow, columns: Mapping[str, str]) -> Demonstrati
     turns, response = _response(row, column, value)
     given = _prompt(row, columns)
     unprompted = turns is None and "prompt" not in columns
-    return Demonstration(prompt="" if unprompted else _join(row, given, turns), response=response, where=row.where)
+    prompt = "" if unprompted else _join(row, given, turns)
+    return Demonstration(prompt=prompt, response=response, where=row.where)
 
 
 def _parse_rating(row: RawRow, columns: Mapping[str, str]) -> Rating:

@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 
 from sparring.core.errors import DataError
-from sparring.core.records import Message
+from sparring.core.records import Message, Reference
 from sparring.data.read import RawRow
 
 # ShareGPT's names for the turns, in the words that chat templates know; other roles stay as they are.
@@ -93,6 +93,18 @@ def tag_of(row: RawRow, column: str) -> str:
     """Take what a prompt is for; empty where the row does not say."""
     value = row.values.get(column)
     return "" if value is None else check_text(row, column, value)
+
+
+def reference_of(row: RawRow, column: str) -> Reference:
+    """Take what is right: a text, a number as it is written, or a list of these; None where the row does not say."""
+    value = row.values.get(column)
+    if value is None:
+        return None
+    several = value if isinstance(value, list) else [value]
+    if any(isinstance(one, bool) or not isinstance(one, str | int | float) for one in several):
+        raise wrong(row, column, f"is {describe(value)}", "write what is right as text, or a list of texts")
+    texts = tuple(check_text(row, column, str(one)) for one in several)
+    return texts if isinstance(value, list) else texts[0]
 
 
 def list_of(row: RawRow, column: str) -> list[object]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sparring.core.errors import SettingError
-from sparring.core.records import Demonstration, Record, Text
+from sparring.core.records import Demonstration, Record, Text, right
 from sparring.core.seeds import derive
 from sparring.data.batch import collate
 from sparring.data.formats import recognise, to_records
@@ -142,6 +142,7 @@ def encoded(
     ]
     rows, K = given_rows(said, trunk, plan, notes, whose=f"{whose}'s"), len(texts[0])
     joined = [
-        replace(rows[i], responses=tuple(r.responses[0] for r in rows[i : i + K])) for i in range(0, len(rows), K)
+        replace(rows[b * K], responses=tuple(r.responses[0] for r in rows[b * K : b * K + K]), reference=right(record))
+        for b, record in enumerate(asked)
     ]
     return read_out(collate(joined).to(trunk.device), trunk.tokenizer)

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from sparring.core.errors import DataError
-from sparring.core.records import Preference, Record
+from sparring.core.records import Preference, Record, right
 from sparring.data.batch import Row, collate
 from sparring.data.formats import to_records
 from sparring.data.read import fingerprint, read_rows
@@ -152,4 +152,6 @@ def written(records: Sequence[Record], reader: Trunk | None, limits: Limits, not
         raise DataError("there is not one pair to judge")
     if reader is not None:
         return given_rows(records, reader, limits, notes)
-    return [Row(prompt=(0,), responses=tuple((0,) for _ in r.responses()), tag=r.tag) for r in records]
+    return [
+        Row(prompt=(0,), responses=tuple((0,) for _ in r.responses()), tag=r.tag, reference=right(r)) for r in records
+    ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sparring.core.records import Prompt, Record
+from sparring.core.records import Prompt, Record, right
 from sparring.data.tokens import prepare
 from sparring.evaluation.plan import Plan
 from sparring.models.signals import Network
@@ -12,7 +12,7 @@ from sparring.rollout.sample import Rollout, sample
 
 def draw(policy: Network, records: Sequence[Record], plan: Plan, notes: list[str]) -> Rollout:
     """Draw responses to the prompt of every record, and note what had to be cut for it."""
-    asked = [Prompt(prompt=r.prompt, tag=r.tag, where=r.where) for r in records]
+    asked = [Prompt(prompt=r.prompt, tag=r.tag, reference=right(r), where=r.where) for r in records]
     rows, truncation = prepare(
         asked, policy.trunk.tokenizer, max_prompt=plan.max_prompt, max_response=plan.how.max_tokens,
         overflow="error", context=policy.trunk.context, room=plan.how.max_tokens,

@@ -233,7 +233,7 @@ def _responses(bench: Bench, answers: Answers, places: Sequence[int], turn: int,
     """Hand a judge the answers to one turn, each with all that was said before."""
     prompts = [
         Prompt(prompt=_prompt(bench.questions[i], answers[i], turn, answerer), tag=bench.questions[i].category,
-               where=bench.questions[i].where)
+               reference=bench.questions[i].reference(turn), where=bench.questions[i].where)
         for i in places
     ]  # fmt: skip
     context = answerer.trunk.context or 1_000_000

@@ -18,7 +18,7 @@ from sparring.core.records import Text
 from sparring.data.split import prompt_text
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import in_both_orders
-from sparring.feedback.rule import find_function, required_of
+from sparring.feedback.rule import find_function, reads_reference, required_of
 from sparring.models.signals import Network
 
 Pair = tuple[Text, str, str]
@@ -37,7 +37,7 @@ def as_comparison(judge: Any) -> Comparison | None:
     """
     is_named = isinstance(judge, str) and ".py:" in judge and "(" not in judge
     function = find_function(judge) if is_named else judge
-    if isinstance(function, str | Feedback) or len(required_of(function) or ()) != PARTS:
+    if isinstance(function, str | Feedback) or len(required_of(function) or ()) != PARTS or reads_reference(function):
         return None
     name = judge if isinstance(judge, str) else str(getattr(function, "__name__", "judge"))
     return lambda pairs: _ask(name, function, pairs)

@@ -1,8 +1,9 @@
 """Feedback from a plain Python function of the text, ours or the user's.
 
-A rule takes (response) or (prompt, response), decided by how many arguments it cannot do without, and
-returns a number. A number that is no number stops the training: a reward of NaN would make every later
-step do nothing, in silence.
+A rule takes (response), (prompt, response) or (prompt, response, reference), decided by how many arguments it
+cannot do without, and returns a number. The reference is what the data holds for right, and is called so: three
+arguments of other names are those of a judge that compares. A number that is no number stops the training: a reward
+of NaN would make every later step do nothing, in silence.
 """
 
 import functools
@@ -23,9 +24,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparring.core.errors import FeedbackError, did_you_mean
+from sparring.core.records import Reference
 from sparring.data.responses import Responses
 
 HOW = "a rule is named FILE.py:FUNCTION or package.module:FUNCTION"
+ALL = 3  # arguments of a rule that reads the reference too
+REFERENCED = "give it a column reference, or name yours by --fields reference=COLUMN"
 SHOWN = 200
 """Characters of a prompt or response that an error quotes."""
 
@@ -46,25 +50,29 @@ RULES: dict[str, Callable[[str], float]] = {"length": length, "vader": vader}
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Scores each response by calling `function`, with the prompt before it when `takes_prompt`."""
+    """Scores each response by calling `function` with as many of (prompt, response, reference) as it takes."""
 
     name: str
     function: Callable[..., Any]
-    takes_prompt: bool
+    takes: int = 1
 
     def score(self, responses: Responses) -> Float[Tensor, "B K"]:
         """Call the function once per response; FeedbackError names the response that it fails on."""
         exists = responses.batch.exists.tolist()
+        right = responses.batch.references or (None,) * len(responses)
         rows = [
-            [self._one(prompt, text) if there else 0.0 for text, there in zip(texts, present, strict=True)]
-            for prompt, texts, present in zip(responses.prompts, responses.texts, exists, strict=True)
+            [self._one(prompt, text, known) if there else 0.0 for text, there in zip(texts, present, strict=True)]
+            for prompt, texts, present, known in zip(responses.prompts, responses.texts, exists, right, strict=True)
         ]
         return torch.tensor(rows, dtype=torch.float32, device=responses.batch.mask.device).reshape(len(rows), -1)
 
-    def _one(self, prompt: str, response: str) -> float:
+    def _one(self, prompt: str, response: str, reference: Reference) -> float:
         quote = f"prompt {_short(prompt)}, response {_short(response)}"
+        if self.takes == ALL and reference is None:
+            raise FeedbackError(f"rule {self.name} reads a reference, and the data has none for {quote}; {REFERENCED}")
+        given = (response,) if self.takes == 1 else (prompt, response, reference)[: self.takes]
         try:
-            value = self.function(prompt, response) if self.takes_prompt else self.function(response)
+            value = self.function(*given)
         except FeedbackError:
             raise
         except Exception as e:
@@ -87,12 +95,12 @@ def load_rule(spec: str) -> Rule:
     """Find the rule called `spec`: one of RULES, FILE.py:FUNCTION, or package.module:FUNCTION.
 
     Raises FeedbackError when the file, the module or the function is not there, when the file does not
-    run, or when the function takes neither (response) nor (prompt, response).
+    run, or when the function takes none of (response), (prompt, response) and (prompt, response, reference).
     """
     if spec in RULES:
         if spec == "vader":
             _vader()  # a missing package is found now, not in the first round
-        return Rule(name=spec, function=RULES[spec], takes_prompt=False)
+        return Rule(name=spec, function=RULES[spec])
     return as_rule(spec, find_function(spec))
 
 
@@ -110,15 +118,23 @@ def find_function(spec: str) -> Callable[..., Any]:
 
 
 def as_rule(name: str, function: Callable[..., Any]) -> Rule:
-    """Make a rule of a function, deciding by its signature whether it wants the prompt."""
+    """Make a rule of a function, deciding by its signature what it wants to know."""
     required = required_of(function)
     if required is None:  # a few builtins do not say; they take the text
-        return Rule(name=name, function=function, takes_prompt=False)
+        return Rule(name=name, function=function)
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if len(required) not in (1, 2) or any(p.kind not in by_place for p in required):
+    is_known = len(required) in (1, 2) or reads_reference(function)
+    if not is_known or any(p.kind not in by_place for p in required):
         takes = ", ".join(p.name for p in required) or "nothing"
-        raise FeedbackError(f"rule {name} takes ({takes}); it must take (response) or (prompt, response)")
-    return Rule(name=name, function=function, takes_prompt=len(required) == 2)
+        how = "it must take (response), (prompt, response) or (prompt, response, reference)"
+        raise FeedbackError(f"rule {name} takes ({takes}); {how}")
+    return Rule(name=name, function=function, takes=len(required))
+
+
+def reads_reference(function: Callable[..., Any]) -> bool:
+    """Tell (prompt, response, reference) from (prompt, first, second), which compares two responses: by the name."""
+    required = required_of(function) or []
+    return len(required) == ALL and required[-1].name == "reference"
 
 
 def required_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:

@@ -50,8 +50,9 @@ def train(
 ) -> Path:
     """Train `model` on `data` with a method and write the run folder; returns the folder.
 
-    `feedback` holds judges by name, or one Python function of (response) or (prompt, response). `settings`
-    are the method's knobs and the settings of its loop, by name; `sparring train METHOD --help` lists them.
+    `feedback` holds judges by name, or one Python function of (response), (prompt, response) or (prompt, response,
+    reference). `settings` are the method's knobs and the settings of its loop, by name; `sparring train METHOD --help`
+    lists them.
     With `resume` the run goes on from its newest checkpoint with the settings it was started with; a run
     that was never started is started. Raises UserError for anything that cannot be used, before anything
     is written; Diverged when training had to be stopped; Interrupted when the process was asked to end.

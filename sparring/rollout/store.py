@@ -14,7 +14,8 @@ PROMPTS = 32  # prompts of one round that are written down, with all their respo
 def sample_rows(
     responses: Responses, scores: Float[Tensor, "B K"], rollout: Rollout, clock: str, number: int
 ) -> list[dict[str, Any]]:
-    """Write down the first responses of a round: prompt, response, score, and why it stopped."""
+    """Write down the first responses of a round: prompt, response, score, why it stopped, and what is right."""
+    right = responses.batch.references or (None,) * len(responses)
     return [
         {
             clock: number,
@@ -23,6 +24,7 @@ def sample_rows(
             "score": float(scores[b, k]),
             "stop": rollout.stops[b][k].name.lower(),
         }
+        | ({} if right[b] is None else {"reference": right[b]})
         for b in range(min(PROMPTS, len(responses)))
         for k in range(scores.shape[1])
     ]
