@@ -211,6 +211,17 @@ def test_a_rule_is_told_what_the_data_holds_for_right_in_training_in_evaluation_
     assert [row["gold"] for row in trail(run, rule)] == [1.0] * 3
 
 
+def test_a_rule_that_reads_references_is_refused_before_anything_is_written_where_there_is_none(tmp_path):
+    file = write(tmp_path / "some.jsonl", [{"prompt": "ba", "reference": "be"}, {"prompt": "de"}])
+
+    def exact(prompt, response, reference):
+        return 1.0
+
+    with pytest.raises(FeedbackError, match=r"rule exact reads a reference.*some.jsonl:2"):
+        quick("rloo", tmp_path / "run", data=file, feedback=[exact], settings={"held_out": 0.0})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_rule_that_fails_ends_the_run_as_the_users_error(tmp_path):
     def wrong(response):
         return response.no_such_thing

@@ -56,6 +56,15 @@ class Rule:
     function: Callable[..., Any]
     takes: int = 1
 
+    @property
+    def reads_reference(self) -> bool:
+        """Whether it is told what is right."""
+        return self.takes == ALL
+
+    def untold(self, place: str) -> FeedbackError:
+        """The error for a prompt of which the data does not say what is right."""
+        return FeedbackError(f"rule {self.name} reads a reference, and the data has none for {place}; {REFERENCED}")
+
     def score(self, responses: Responses) -> Float[Tensor, "B K"]:
         """Call the function once per response; FeedbackError names the response that it fails on."""
         exists = responses.batch.exists.tolist()
@@ -68,8 +77,8 @@ class Rule:
 
     def _one(self, prompt: str, response: str, reference: Reference) -> float:
         quote = f"prompt {_short(prompt)}, response {_short(response)}"
-        if self.takes == ALL and reference is None:
-            raise FeedbackError(f"rule {self.name} reads a reference, and the data has none for {quote}; {REFERENCED}")
+        if self.reads_reference and reference is None:
+            raise self.untold(quote)
         given = (response,) if self.takes == 1 else (prompt, response, reference)[: self.takes]
         try:
             value = self.function(*given)

@@ -23,7 +23,7 @@ from sparring.feedback.discriminator import Discriminator
 from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, SIMILARITY
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker, load_ranker
-from sparring.feedback.rule import as_rule, load_rule
+from sparring.feedback.rule import Rule, as_rule, load_rule
 from sparring.feedback.saved import load_saved
 from sparring.feedback.similarity import Similarity
 from sparring.loops.job import DEMONSTRATION, Job
@@ -100,12 +100,22 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
             return load_ranker(name, trunk, device=str(machine.device))
         if Path(name).is_dir():
             return load_saved(name, trunk, device=str(machine.device))
-        return load_rule(name)
+        return _told(load_rule(name), data)
 
     if len(job.feedback) == 1 and not isinstance(job.feedback[0], str):
         function = job.feedback[0]
-        return function if isinstance(function, Feedback) else as_rule(getattr(function, "__name__", "rule"), function)
+        if isinstance(function, Feedback):
+            return function
+        return _told(as_rule(getattr(function, "__name__", "rule"), function), data)
     return build(job.feedback, find)
+
+
+def _told(rule: Rule, data: Data) -> Rule:
+    """Refuse a rule that reads what is right where the data does not say it, before the first round meets it."""
+    lacking = [row.where for row in (*data.train, *data.held_out) if row.reference is None]
+    if rule.reads_reference and lacking:
+        raise rule.untold(lacking[0])
+    return rule
 
 
 def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Discriminator:
