@@ -135,7 +135,7 @@ def sentiment(source: Source) -> None:
     kept = []
     for row, texts in zip(rows, source.sample(source.model, rows, K=2), strict=True):
         worse, better = sorted(texts, key=score)
-        if worse.strip() and score(better) > score(worse):
+        if worse.strip() and better.strip() and score(better) > score(worse):
             kept.append(row | {"chosen": better, "rejected": worse})
     source.write("pairs", kept)
     source.write("best", [{"prompt": r["prompt"], "response": r["chosen"]} for r in kept])

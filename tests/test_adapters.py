@@ -20,6 +20,7 @@ from sparring.models.signals import (
     new_scorer,
     score,
 )
+from sparring.models.trunk import is_map
 from tests import nets
 
 BATCH = nets.random_batch(3, B=3, K=2)
@@ -61,6 +62,54 @@ def test_without_adapters_the_reference_is_a_frozen_copy_of_the_start():
     shake(policy)
     assert torch.equal(logps(reference), wanted)
     assert not any(p.requires_grad for p in reference.trunk.lm.parameters())
+
+
+def in_16_bits(network):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = compute(["token_logps"], BATCH, Networks(policy=network))["token_logps"]
+    return found, torch.autograd.grad(found.sum(), list(network.trainable().values()))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "neox"])
+def test_frozen_maps_are_held_as_they_are_multiplied_which_changes_nothing(name, tied, tmp_path):
+    folder = str(nets.folder(tmp_path / "base", name, tied=tied))
+    found = []
+    for low in (None, torch.bfloat16):
+        trunk = load_trunk(folder, adapter="lora", rank=2, low=low)
+        policy = new_policy(trunk, 0)
+        g = torch.Generator().manual_seed(0)
+        for p in policy.trainable().values():
+            p.data.copy_(0.3 * torch.randn(p.shape, generator=g))
+        assert trunk.embedding.dtype == torch.float32
+        assert (torch.bfloat16 in {p.dtype for p in weights_of(trunk, None).values()}) == (low is not None)
+        found.append(in_16_bits(policy))
+    (wide, its), (narrow, others) = found
+    assert torch.equal(wide, narrow) and all(torch.equal(a, b) for a, b in zip(its, others, strict=True))
+
+
+def test_a_frozen_copy_is_held_as_it_is_multiplied_and_a_trained_one_is_not():
+    policy = new_policy(nets.trunk("llama", low=torch.bfloat16), 0)
+    reference = new_reference(policy)
+    assert {p.dtype for p in policy.trunk.lm.parameters()} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in reference.trunk.lm.parameters()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(logps(reference), logps(policy))
+    judge = new_scorer(policy.trunk, "judge", 0)
+    assert {p.dtype for p in judge.trunk.lm.parameters()} == {torch.float32}
+
+
+def test_a_judge_on_maps_of_16_bits_is_saved_in_32_with_all_of_its_adapter(tmp_path):
+    trunk = load_trunk(str(nets.folder(tmp_path / "base")), adapter="lora", rank=2, low=torch.bfloat16)
+    judge = new_scorer(trunk, "judge", 0)
+    for p in judge.trainable().values():
+        p.data.add_(1e-3)  # which is lost when it is added to a weight of 16 bits
+    save_scorer(judge, tmp_path / "judge")
+    layer = next(m for m in trunk.peft.modules() if type(m) is peft.tuners.lora.Linear)
+    share = layer.get_delta_weight("judge")
+    merged = next(m for m in load_scorer(str(tmp_path / "judge")).trunk.body.modules() if is_map(m)).weight
+    assert torch.allclose(merged, layer.get_base_layer().weight.float() + share, atol=1e-7) and share.abs().max() > 0
+    assert layer.get_base_layer().weight.dtype == torch.bfloat16  # the trunk stays as it was
 
 
 def test_dpo_starts_at_ln_2_whichever_way_the_policy_is_trained():

@@ -81,19 +81,6 @@ def test_no_copy_of_the_model_waits_for_the_way_back():
     assert kept and not any(x.dtype == torch.bfloat16 and x.shape in shapes for x in kept)
 
 
-def test_weights_at_hand_change_nothing_and_are_gone_afterwards():
-    policy = policy_of("llama")
-    wanted = results(policy, half=True)
-    with policy.trunk.ready(torch.bfloat16):
-        assert len(lora._READY) == 3 * len(layers(policy))
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            found = compute(["token_logps"], BATCH, Networks(policy=policy))["token_logps"]
-        assert torch.equal(found, wanted[0])
-        for a, b in zip(results(policy, half=True), wanted, strict=True):
-            assert torch.equal(a, b)
-    assert not lora._READY
-
-
 def test_an_adapter_of_another_kind_is_left_to_peft():
     policy = policy_of("llama")
     config = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", use_dora=True)

@@ -68,6 +68,16 @@ def test_weights_and_adapters_are_counted_as_they_are_when_really_made(adapter):
     assert size.adapter == (0 if adapter == "none" else sum(p.numel() for p in trunk.parameters("default").values()))
 
 
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_frozen_maps_are_counted_in_16_bits_where_products_are(adapter):
+    model = str(world() / "model")
+    trunk = load_trunk(model, adapter=adapter, rank=4, low=torch.bfloat16)
+    size = size_of(model, adapter=adapter, rank=4, precision="bf16")
+    assert size.held == sum(p.nbytes for p in trunk.lm.parameters())
+    assert size.frozen == sum(p.nbytes for p in trunk.frozen_copy().lm.parameters())
+    assert size.frozen < 4 * size.numbers == size_of(model, adapter="none", rank=4, precision="fp32").frozen
+
+
 def test_weights_in_four_bits_take_half_a_byte_and_a_scale_for_every_64(tmp_path):
     pytest.importorskip("bitsandbytes")
     save_trunk(tiny_model(WORDS, width=64, layers=1, heads=2, context=32, seed=0), tmp_path / "model")

@@ -37,7 +37,7 @@ class RewardModel:
 
 def load_reward_model(path: str, policy: Trunk, *, device: str) -> RewardModel:
     """Load a reward model folder. Raises ModelError when its tokenizer differs from the policy's."""
-    network = load_scorer(path, device=device)
+    network = load_scorer(path, device=device, low=policy.low)
     if network.trunk.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ModelError(
             f"{path}: its tokenizer is not the policy's, so it would read other words; train one from {policy.source}"

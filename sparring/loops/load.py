@@ -57,9 +57,10 @@ class Data:
 def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
     """Load the model that a run starts from (`start` if it is not the one asked for); find out what it can do."""
     settings = job.model_settings
-    trunk = load_trunk(start or job.model, adapter=settings.adapter, rank=settings.rank, device=str(machine.device),
-                       trust_remote_code=settings.trust_remote_code == "yes")  # fmt: skip
-    return trunk
+    return load_trunk(
+        start or job.model, adapter=settings.adapter, rank=settings.rank, device=str(machine.device), low=machine.low,
+        trust_remote_code=settings.trust_remote_code == "yes",
+    )  # fmt: skip
 
 
 def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
@@ -95,7 +96,8 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
         if name == BAG_OF_WORDS:
             return make_bag_of_words(job, trunk, data, machine)
         if name == SIMILARITY:
-            return Similarity(frozen_start(trunk), [*data.train, *data.held_out])
+            with machine.computing():
+                return Similarity(frozen_start(trunk), [*data.train, *data.held_out])
         if is_ranker(name):
             return load_ranker(name, trunk, device=str(machine.device))
         if Path(name).is_dir():

@@ -23,8 +23,8 @@ from sparring.models import memory
 from sparring.models.backbone import blank_model, load_tokenizer
 from sparring.models.folders import has_tokenizer, has_weights, resolve
 from sparring.models.machine import Machine
-from sparring.models.size import Size, size_of
-from sparring.models.trunk import Trunk
+from sparring.models.size import Size, held_bytes, size_of
+from sparring.models.trunk import Trunk, narrow
 
 LEAST = 64  # tokens in a pass: fewer are not worth recommending
 
@@ -112,9 +112,9 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
         "weights": float(size.held),
         "adapters and heads": float(memory.adapters(size, 1 + has_critic + is_judged + masks)
                                     + memory.NUMBER * (own - trained + size.width * is_judged)),
-        "reference": float(memory.copies(size, int(has_reference))),
+        "reference": float(memory.frozen(size, int(has_reference))),
         "judge": float(memory.copies(size, int(is_judged)) + _fixed_judges(job, size)),
-        "copy that masks": float(memory.copies(size, int(masks))),
+        "copy that masks": float(memory.frozen(size, int(masks))),
         "optimizer of the policy": float(memory.moments(own)),
         "optimizer of the judge": float(memory.moments(judged)),
     }  # fmt: skip
@@ -148,16 +148,18 @@ def _asked(job: Job) -> list[str]:
 
 
 def _fixed_judges(job: Job, size: Size) -> int:
-    """Bytes of the judges that are models and do not learn; they are held in 32 bits."""
+    """Bytes of the judges that are models and do not learn."""
     total = 0
     for name in readers(job):
         if name == SIMILARITY:
-            total += memory.copies(size, 1)
+            total += memory.frozen(size, 1)
         elif name != DISCRIMINATOR:
             call = call_of(name)
             lm = blank_model(call.parts[0] if call else name)
-            # A classifier has no language-model head; a ranker answers with its own.
-            total += memory.NUMBER * sum(p.numel() for p in (lm if call else lm.base_model).parameters())
+            # A classifier has no language-model head; a ranker answers with its own, and is held in 32 bits.
+            if not call:
+                narrow(lm.base_model, torch.bfloat16 if size.is_half else None)
+            total += held_bytes(lm if call else lm.base_model)
     return total
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from sparring.core.errors import ModelError
+from sparring.models.decode import past_of
 from sparring.models.folders import base_of, check_config, check_folder, resolve, whole_path
 from sparring.models.forward import probe
-from sparring.models.trunk import Trunk, merged
+from sparring.models.trunk import Trunk, merged, narrow
 
 WANTED = {
     "AutoModelForCausalLM": "a causal language model",
@@ -55,14 +56,16 @@ def load_trunk(
     adapter: str = "none",
     rank: int = 16,
     device: str = "cpu",
+    low: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> Trunk:
     """Load a causal LM from a model folder, a run folder, an adapter folder or a hub id.
 
     An adapter folder is merged into its base when every weight is to be trained; else it stays as it is, new
     adapters begin as copies of it, and the reference is the tuned model. Weights are held in 32 bits unless
-    they are quantised. Raises ModelError for anything that is missing, damaged, unsafe or does not fit its
-    tokenizer.
+    they are quantised, or are those of linear maps below adapters: then in `low`, the number format that matrices
+    are multiplied in, if that is given. Raises ModelError for anything that is missing, damaged, unsafe or does
+    not fit its tokenizer.
     """
     folder = resolve(path)
     base, tuned = base_of(folder)
@@ -77,14 +80,19 @@ def load_trunk(
     if tuned and adapter == "none":
         lm = merged(lm, tuned)
     lm.eval()
-    if adapter != "qlora":
+    trunk = Trunk(lm=lm, tokenizer=tokenizer, source=path, base=whole_path(base), adapter=adapter, rank=rank, low=low)
+    waits = adapter == "lora" and low is not None  # the device may have no room for all weights in 32 bits
+    if adapter != "qlora" and not waits:
         lm.to(device)
-    trunk = Trunk(lm=lm, tokenizer=tokenizer, source=path, base=whole_path(base), adapter=adapter, rank=rank)
     probe(trunk)
     if adapter != "none":
         lm.requires_grad_(False)
         if tuned:
             trunk.start_from(tuned)
+    if waits:
+        past_of(trunk, 0)  # which is found out in 32 bits
+        narrow(lm, low)
+        lm.to(device)
     return trunk
 
 
@@ -153,13 +161,6 @@ def blank_model(path: str, *, trust_remote_code: bool = False) -> Any:
         raise ModelError(
             f"{path}: no {WANTED['AutoModelForCausalLM']} can be made of its config.json ({_first_line(error)})"
         ) from error
-
-
-def library_cache(trunk: Trunk) -> Any:
-    """Make the library's own cache, for architectures with sliding windows or other special layers."""
-    from transformers.cache_utils import DynamicCache
-
-    return DynamicCache(config=trunk.lm.config)
 
 
 def tiny_model(vocabulary: list[str], *, width: int, layers: int, heads: int, context: int, seed: int) -> Trunk:

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from sparring.data.batch import Row, collate
 from sparring.models.attention import additive
-from sparring.models.backbone import library_cache
 from sparring.models.cache import Buffer, Growing, Past
 from sparring.models.forward import compute_dtype, is_close, window
 from sparring.models.trunk import Trunk
 
 
 def past_of(trunk: Trunk, length: int) -> Past:
-    """How this model can go on from up to `length` tokens; the first call finds out."""
+    """How this model can go on from up to `length` tokens; the first call finds out, in 32 bits."""
     if trunk.past is None:
-        trunk.past = _find_out(trunk)
+        with torch.autocast(trunk.device.type, enabled=False):
+            trunk.past = _find_out(trunk)
     return Past.PLAIN if trunk.past is Past.PADDED and length > window(trunk) else trunk.past
 
 
@@ -61,7 +61,7 @@ class Decoder:
             visible = torch.cat([mask, mask.new_ones(len(mask), room)], -1).repeat_interleave(K, 0)
             self.seen, self.position = additive(visible, dtype), mask.sum(-1).repeat_interleave(K, 0)
         elif past is Past.PLAIN:
-            self.cache = library_cache(trunk)
+            self.cache = trunk.library_cache()
             self._run({"input_ids": ids})
             self.cache.batch_repeat_interleave(K)
         else:

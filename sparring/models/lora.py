@@ -3,47 +3,24 @@
     y = W x + b + s B (A x)
 
 The adapter's share is added inside the product that makes it, the input is turned into 16 bits once, and all that is
-kept for the way back is that input and A x. The frozen W is turned into 16 bits anew on the way back, so no copy of
-the model lies in the graph; while a policy samples, a copy lies ready (`ready`), for it is needed at every token.
+kept for the way back is that input and A x. What of W, A and B is not held in the number format of the products is
+turned into it anew on the way back, so no copy of the model lies in the graph.
 
 Whatever is more than this (quantised weights, DoRA, merged or several adapters) is left to peft.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_READY: dict[int, Tensor] = {}  # weights in 16 bits, by the identity of those that they stand for
-
 
 def hasten(layers: Iterable[Any]) -> None:
     """Let peft's linear layers compute in one step where they can."""
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
-
-
-@contextmanager
-def ready(layers: Iterable[Any], dtype: torch.dtype) -> Iterator[None]:
-    """Keep a copy of the layers' weights in a number format for as long as none of them changes."""
-    weights = [w for layer in layers for w in _weights(layer)]
-    made = {id(w): w.detach().to(dtype) for w in weights if w.dtype != dtype}
-    _READY.update(made)
-    try:
-        yield
-    finally:
-        for key in made:
-            _READY.pop(key, None)
-
-
-def _weights(layer: Any) -> list[Tensor]:
-    """The weights that a layer computes with now: its own, and its adapter's if one is on that this file knows."""
-    name = _only_adapter(layer)
-    own = [layer.get_base_layer().weight]
-    return own if name is None else [*own, layer.lora_A[name].weight, layer.lora_B[name].weight]
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
@@ -77,7 +54,7 @@ def _products(
     x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, upright: bool
 ) -> tuple[Tensor, Tensor]:
     """Compute y and A x in the number format of x."""
-    w, a, b = (_READY.get(id(p), p).to(x.dtype) for p in (weight, a, b))
+    w, a, b = (p.to(x.dtype) for p in (weight, a, b))
     inner = x @ a.T
     out = nn.functional.linear(x, w if upright else w.T, None if bias is None else bias.to(x.dtype))
     return out.addmm_(inner, b.T, alpha=scale), inner

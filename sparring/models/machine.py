@@ -45,6 +45,11 @@ class Machine:
         self.precision = probe_precision(self.device) if precision == "auto" else precision
 
     @property
+    def low(self) -> torch.dtype | None:
+        """The number format of matrix products where it is narrower than that of weights, else None."""
+        return torch.bfloat16 if self.precision == "bf16" else None
+
+    @property
     def is_first(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
@@ -67,7 +72,7 @@ class Machine:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Compute matrix products in the number format of the run."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self.device.type, dtype=self.low, enabled=self.low is not None):
             yield
 
     def sum(self, x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@
     peak       standing + the largest of: update of the policy, update of the judge, reading, sampling
 
 The terms are what the code next door does, so who changes that changes this: forward.py and attention.py (what is
-kept), logprobs.py (chunks of logits), update.py (gradients and moments), rollout/sample.py (the past). Weights,
-gradients and moments are in 32 bits, unless weights are quantised.
+kept), logprobs.py (chunks of logits), update.py (gradients and moments), rollout/sample.py (the past). Weights that
+are trained, gradients and moments are in 32 bits; frozen linear maps in the number format of products, or quantised.
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,11 @@ def gradients(trained: int) -> int:
 def copies(size: Size, roles: int) -> int:
     """Without adapters, every further role is a whole copy of the trunk, language-model head included."""
     return 0 if size.is_adapted else roles * size.held
+
+
+def frozen(size: Size, roles: int) -> int:
+    """The same of roles that are not trained."""
+    return 0 if size.is_adapted else roles * size.frozen
 
 
 def adapters(size: Size, roles: int) -> int:
@@ -112,10 +117,9 @@ def reading(size: Size, one: Pass, *, has_logits: bool) -> float:
 
 def sampling(size: Size, *, rows: int, prompts: int, prompt: int, longest: int) -> float:
     """Keys and values of `rows` responses, with room for all their tokens, in the number format of the products; or
-    the pass over the prompts; and four tables of probabilities of the next token. Frozen weights are at hand in that
-    format, too."""
+    the pass over the prompts; and four tables of probabilities of the next token."""
     number = 2 if size.is_half else NUMBER
     past = number * size.remembered * rows * (prompt + longest) + NUMBER * size.remembered * prompts * prompt
     # A mask from every prompt's token to every other's, and one layer's states.
     first = NUMBER * prompts * prompt * (prompt + 2 * size.inner + 3 * size.width)
-    return size.at_hand + past + max(first, 4 * NUMBER * rows * size.vocabulary)
+    return past + max(first, 4 * NUMBER * rows * size.vocabulary)

@@ -18,7 +18,7 @@ from sparring.models.backbone import blank_classifier, load_tokenizer, load_weig
 from sparring.models.folders import check_folder, resolve
 from sparring.models.forward import probe
 from sparring.models.signals import Network
-from sparring.models.trunk import Trunk
+from sparring.models.trunk import Trunk, narrow
 
 READS = "sparring_reads"
 LEVEL = "score.json"
@@ -44,8 +44,8 @@ def save_scorer(network: Network, folder: Path) -> None:
     trunk.tokenizer.save_pretrained(folder)
 
 
-def load_scorer(path: str, *, device: str = "cpu") -> Network:
-    """Load a sequence classifier with one label as a frozen role.
+def load_scorer(path: str, *, device: str = "cpu", low: torch.dtype | None = None) -> Network:
+    """Load a sequence classifier with one label as a frozen role, its linear maps held in `low` if that is given.
 
     Raises ModelError for a folder that holds no such model, or not all of its weights.
     """
@@ -64,6 +64,7 @@ def load_scorer(path: str, *, device: str = "cpu") -> Network:
     scorer.to(device).eval().requires_grad_(False)
     trunk = Trunk(lm=scorer, tokenizer=tokenizer, source=path, base=folder)
     probe(trunk)
+    narrow(scorer.base_model, low)
     return Network(trunk=trunk, head=head, reads=getattr(scorer.config, READS, "last"))
 
 

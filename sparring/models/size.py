@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.models.backbone import blank_model
-from sparring.models.trunk import POLICY, Trunk
+from sparring.models.trunk import POLICY, Trunk, is_map, narrow
 
 SHORT, LONG = 64, 128  # tokens of the two texts that are pretended
 FOUR_BIT = 0.5 + 4 / 64  # bytes of a 4-bit weight: half a byte, and a scale in 32 bits for every 64
@@ -24,15 +24,15 @@ FOUR_BIT = 0.5 + 4 / 64  # bytes of a 4-bit weight: half a byte, and a scale in 
 class Size:
     """What the memory of a run is computed from. Counts are numbers, `held` and `kept` are bytes.
 
-    `held` is the trunk as it lies in memory; `body` its numbers without a language-model head of its own; `adapter`
-    the numbers of one LoRA adapter, 0 without; `largest` the largest single weight; `inner` the widest state inside a
-    layer; `remembered` what sampling keeps of one token, in numbers; `kept` bytes for the way back for each token,
-    `kept_once` those that do not depend on the text; `at_hand` copies of frozen weights in 16 bits that are there
-    while a policy samples.
+    `held` is the trunk as it lies in memory, `frozen` a copy of it that is not trained; `body` its numbers without a
+    language-model head of its own; `adapter` the numbers of one LoRA adapter, 0 without; `largest` the largest single
+    weight; `inner` the widest state inside a layer; `remembered` what sampling keeps of one token, in numbers; `kept`
+    bytes for the way back for each token, `kept_once` those that do not depend on the text.
     """
 
     numbers: int
     held: int
+    frozen: int
     body: int
     adapter: int
     largest: int
@@ -44,7 +44,6 @@ class Size:
     kept: float
     kept_once: float
     is_half: bool
-    at_hand: int = 0
     context: int | None = None
 
     @property
@@ -65,12 +64,16 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
     """
     lm = blank_model(path, trust_remote_code=trust_remote_code)
     numbers, body = _count(lm), _count(lm.base_model)
-    maps = [m.weight.numel() for m in lm.base_model.modules() if _is_map(m)]
+    maps = [m.weight.numel() for m in lm.base_model.modules() if is_map(m)]
     quantised = sum(m.weight.numel() for m in lm.base_model.modules() if isinstance(m, nn.Linear))
-    held = 4 * numbers - (round((4 - FOUR_BIT) * quantised) if adapter == "qlora" else 0)
+    low = torch.bfloat16 if precision == "bf16" else None
     largest = max(p.numel() for p in lm.parameters())
     inner = max(maps) // lm.config.get_text_config().hidden_size
-    trunk = Trunk(lm=lm, tokenizer=None, source=path, adapter=adapter, rank=rank)
+    trunk = Trunk(lm=lm, tokenizer=None, source=path, adapter=adapter, rank=rank, low=low)
+    frozen = held_bytes(trunk.frozen_copy().lm)
+    if adapter == "lora":
+        narrow(lm, low)
+    held = held_bytes(lm) - (round((4 - FOUR_BIT) * quantised) if adapter == "qlora" else 0)
     if adapter != "none":
         lm.requires_grad_(False)
         trunk.add_adapter(POLICY, 0)
@@ -80,12 +83,13 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
     shared_by = heads // (getattr(config, "num_key_value_heads", None) or heads)
     a_head = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Size(
-        numbers=numbers, held=held, body=body, adapter=sum(p.numel() for p in trunk.parameters(POLICY).values())
-        if adapter != "none" else 0, largest=largest, layers=config.num_hidden_layers, width=config.hidden_size,
+        numbers=numbers, held=held, frozen=frozen, body=body,
+        adapter=sum(p.numel() for p in trunk.parameters(POLICY).values()) if adapter != "none" else 0,
+        largest=largest, layers=config.num_hidden_layers, width=config.hidden_size,
         inner=inner, vocabulary=len(lm.get_output_embeddings().weight),
         remembered=2 * config.num_hidden_layers * (heads // shared_by) * a_head,
         kept=kept, kept_once=0.0 if adapter == "qlora" else once, is_half=precision == "bf16",
-        at_hand=2 * sum(maps) if adapter == "lora" and precision == "bf16" else 0, context=trunk.context,
+        context=trunk.context,
     )  # fmt: skip
 
 
@@ -94,9 +98,9 @@ def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _is_map(module: nn.Module) -> bool:
-    """Whether a module is a linear map, by the name that GPT-2 has for it too."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+def held_bytes(module: nn.Module) -> int:
+    """Bytes of all weights as they lie in memory; weights that are tied count once."""
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _kept(trunk: Trunk, *, is_half: bool) -> tuple[float, float]:

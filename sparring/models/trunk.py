@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparring.core.errors import ModelError
 from sparring.models.cache import Past
-from sparring.models.lora import hasten, ready
+from sparring.models.lora import hasten
 
 POLICY = "default"  # peft writes the adapter of this name into the folder itself, where others look for it
 START = "start"  # the finished adapter that a run began from
@@ -29,6 +29,9 @@ class Trunk:
 
     Dropout is never on: a ratio of two forward passes means something only if the passes agree.
 
+    `low` is the number format that matrices are multiplied in, where that is a narrower one than weights are held in:
+    linear maps that nobody trains are held in it too, which changes no product and saves half of their memory.
+
     What the architecture can do is not known by its name but found out by computing: `shares_prompts` and
     `has_linear_head` by `forward.probe`, `past` at the first sampling (None before).
     """
@@ -39,6 +42,7 @@ class Trunk:
     base: str = ""
     adapter: str = "none"
     rank: int = 16
+    low: torch.dtype | None = None
     peft: Any = None
     shares_prompts: bool = False
     has_linear_head: bool = False
@@ -148,12 +152,6 @@ class Trunk:
             self._keep_adapters_trainable()
         yield
 
-    @contextmanager
-    def ready(self, dtype: torch.dtype) -> Iterator[None]:
-        """Keep the weights of adapted maps in this number format at hand for a while, beside those that are held."""
-        with ready(self._layers(), dtype):
-            yield
-
     def _layers(self) -> list[Any]:
         """The linear maps that adapters hang on, where neither is of a special kind."""
         if self.peft is None:
@@ -176,6 +174,12 @@ class Trunk:
         finally:
             config._attn_implementation = usual
 
+    def library_cache(self) -> Any:
+        """Make the library's own cache, for architectures with sliding windows or other special layers."""
+        from transformers.cache_utils import DynamicCache
+
+        return DynamicCache(config=self.lm.config)
+
     def _keep_adapters_trainable(self) -> None:
         # peft freezes an adapter when it is switched off, and autograd drops the gradient of a frozen leaf even in
         # a graph that was recorded before. Two roles may share one backward pass, so all stay trainable.
@@ -189,19 +193,44 @@ class Trunk:
         self.peft.save_pretrained(folder, selected_adapters=[POLICY], save_embedding_layers=False)
 
     def merged_body(self, adapter: str) -> nn.Module:
-        """Make a body of its own with one adapter added to its weights; the trunk stays as it is."""
-        return self.copy().peft.merge_and_unload(adapter_names=[adapter]).base_model
+        """Make a body of its own, in 32 bits, with one adapter added to its weights; the trunk stays as it is."""
+        device = self.device
+        self.lm.to("cpu")  # a second body in 32 bits may find no room where the first one is
+        try:
+            twin = self.copy()
+        finally:
+            self.lm.to(device)
+        twin.peft.float()  # the adapter's share would be lost in the rounding of 16 bits
+        return twin.peft.merge_and_unload(adapter_names=[adapter]).base_model
 
     def frozen_copy(self) -> "Trunk":
         """Copy the weights as they are now, never to be trained."""
         twin = self.copy()
         twin.lm.requires_grad_(False)
+        narrow(twin.lm, self.low)
         return twin
 
     def copy(self) -> "Trunk":
         """Copy the weights as they are now, to be trained as another role."""
         lm, peft = copy.deepcopy((self.lm, self.peft))
         return replace(self, lm=lm, peft=peft)
+
+
+def narrow(lm: Any, low: torch.dtype | None) -> None:
+    """Hold the linear maps of a frozen model in the number format of the products, if that is another one.
+
+    Adapters stay as they are, and a map that shares its weights with the input embeddings, for these are looked up.
+    """
+    if low is None:
+        return
+    for name, module in lm.named_modules():
+        if is_map(module) and "lora_" not in name and module.weight is not lm.get_input_embeddings().weight:
+            module.weight.data = module.weight.data.to(low)
+
+
+def is_map(module: Any) -> bool:
+    """Tell whether a module is a linear map, by the name that GPT-2 has for it too."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def merged(lm: Any, folder: str) -> Any:

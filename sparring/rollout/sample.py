@@ -22,7 +22,6 @@ from sparring.data.batch import Batch, Row, collate
 from sparring.models.allowed import pack, restrict
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
-from sparring.models.forward import compute_dtype
 from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
 from sparring.rollout.nucleus import Masker, MaskingDecoder, cut
@@ -104,7 +103,7 @@ def sample(
             "positions; lower --max-prompt or --max-tokens"
         )
     drawn: list[_Drawn | None] = [None] * len(prompts)
-    with trunk.using(policy.adapter), trunk.ready(compute_dtype(trunk)):
+    with trunk.using(policy.adapter):
         past = past_of(trunk, longest + how.max_tokens)
         for group in _groups(prompts, K, _rows_at_once(trunk, longest + how.max_tokens), mixed=past is Past.PADDED):
             asked = [prompts[i] for i in group]
