@@ -25,6 +25,7 @@ from sparring.models.folders import has_tokenizer, has_weights, resolve
 from sparring.models.machine import Machine
 from sparring.models.size import Size, held_bytes, size_of
 from sparring.models.trunk import Trunk, narrow
+from sparring.rollout.sample import rows_at_once
 
 LEAST = 64  # tokens in a pass: fewer are not worth recommending
 
@@ -129,11 +130,13 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
         moments["reading"] = memory.reading(size, work.update, has_logits="ref_token_logps" in asked)
     if work.sampling is not None:
         s = work.sampling
+        K = s.responses // s.prompts
+        prompts = max(1, min(s.prompts, rows_at_once(size.remembered, s.prompt + s.response) // K))
         start = size.held if job.selection else 0  # the model that the run began with speaks beside the newest
         moments["sampling"] = (
             start
             - (memory.moments(own) if job.selection else 0)
-            + memory.sampling(size, rows=s.responses, prompts=s.prompts, prompt=s.prompt, longest=s.response)
+            + memory.sampling(size, rows=prompts * K, prompts=prompts, prompt=s.prompt, longest=s.response)
         )
     keeps_best = job.offline is not None and job.offline.keep_best != "last" and job.has_held_out
     if keeps_best and on_cpu:  # a checkpoint is read into the machine's memory: the weights and their moments

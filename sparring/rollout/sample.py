@@ -105,7 +105,8 @@ def sample(
     drawn: list[_Drawn | None] = [None] * len(prompts)
     with trunk.using(policy.adapter):
         past = past_of(trunk, longest + how.max_tokens)
-        for group in _groups(prompts, K, _rows_at_once(trunk, longest + how.max_tokens), mixed=past is Past.PADDED):
+        rows = rows_at_once(_remembered(trunk), longest + how.max_tokens)
+        for group in _groups(prompts, K, rows, mixed=past is Past.PADDED):
             asked = [prompts[i] for i in group]
             decoder = Decoder(trunk, asked, K, how.max_tokens, past)
             beside = MaskingDecoder(masker, policy, asked, K, how.max_tokens, past) if masker else None
@@ -140,13 +141,16 @@ def _groups(prompts: Sequence[tuple[int, ...]], K: int, rows: int, *, mixed: boo
     return groups
 
 
-def _rows_at_once(trunk: Trunk, length: int) -> int:
-    """How many rows are decoded together: ROWS, or fewer when the keys and values of a row are large."""
+def rows_at_once(remembered: int, length: int) -> int:
+    """How many rows of `length` tokens are decoded together; `remembered` are the keys and values of a token."""
+    return max(1, min(ROWS, CACHE_NUMBERS // (remembered * length)))
+
+
+def _remembered(trunk: Trunk) -> int:
     config = trunk.lm.config.get_text_config()
     heads = config.num_attention_heads
     shared_by = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    numbers = 2 * config.num_hidden_layers * trunk.width // shared_by * length
-    return max(1, min(ROWS, CACHE_NUMBERS // numbers))
+    return 2 * config.num_hidden_layers * trunk.width // shared_by
 
 
 def _decode(
