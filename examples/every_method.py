@@ -84,7 +84,7 @@ RANKING_REWARD = [
     Cell(method="ranking_reward_model"),
     Cell(method="ranking_reward_model", name="ranking_reward_model (mean)", settings=MEAN),
 ]
-JUDGES = [*REWARD, Cell(method="pairwise_ranker")]
+JUDGES = [*REWARD, Cell(method="pairwise_ranker", settings={"max_prompt": 400})]  # which holds both responses
 BEST = [Cell(method="sft", name="sft (best of 4)")]
 ONLINE = [online(m) for m in ("reinforce", "reinforce_value", "rloo", "grpo", "ppo", "nlpo")]
 SELECTING = [
@@ -178,7 +178,7 @@ def measure(place: Place, cell: Cell, model: str, seed: int) -> dict[str, Any]:
     """Evaluate a model on the held-out file of a cell; a reward model scores only those that learnt from it."""
     import sparring
 
-    limits = place.task.limits
+    limits = {name: cell.settings.get(name, number) for name, number in place.task.limits.items()}
     tokens, judges = limits["max_response"], [place.judge] if place.task.judge or cell.loop != "file" else []
     if cell.tested == "held_out_verdicts":  # whose prompts hold the answer: what is written behind them is none
         tokens, judges = 1, []
