@@ -30,7 +30,6 @@ from sparring.models.checkpoint import write_text
 
 PAUSE = 0.05  # seconds between looks at the processes
 CELL = "cell.json"
-NOT_RUN = "not run, for "  # begins the error of a cell whose need failed
 EVERY = 1_000_000_000  # prompts whose responses are kept: all, so that people can look at any
 
 
@@ -111,8 +110,8 @@ def run_cells(work: Comparison, launch: Launch, *, workers: int, tell: Tell) -> 
     left = [key for key in left if key not in done]
     with _ended_with_us() as running:
         while left or running:
-            for key in [key for key in left if _lost(work, key, failed)]:
-                failed[key] = f"{NOT_RUN}{_lost(work, key, failed)} failed"
+            for key in [key for key in left if missed(work, key, failed)]:
+                failed[key] = f"not run, for {missed(work, key, failed)} failed"
                 left.remove(key)
                 tell(*key, failed[key])
             ready = [key for key in left if all((name, key[1]) in done for name in work.lines[key[0]].needs)]
@@ -221,7 +220,7 @@ def _memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _lost(work: Comparison, key: Key, failed: Mapping[Key, str]) -> str:
+def missed(work: Comparison, key: Key, failed: Mapping[Key, str]) -> str:
     """Name what a cell needs and will never get; empty when there is nothing."""
     return next((name for name in work.lines[key[0]].needs if (name, key[1]) in failed), "")
 

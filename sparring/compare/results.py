@@ -14,7 +14,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from sparring.compare.cells import NOT_RUN, Comparison, Found, Key, read_cell
+from sparring.compare.cells import Comparison, Found, Key, missed, read_cell
 from sparring.compare.frontier import figure, frontier
 from sparring.compare.lines import BASE, baseline, best_name
 from sparring.compare.verdict import Finding, headline, judge, sentences
@@ -44,7 +44,7 @@ def results(work: Comparison, found: Found, failed: Mapping[Key, str], command: 
     return {
         "title": plan.title,
         "headline": headline(against, among, baseline(plan)),
-        "verdict": " ".join([*sentences(against, among), *_failures(failed), _basis(work, against)]),
+        "verdict": " ".join([*sentences(against, among), *_failures(work, failed), _basis(work, against)]),
         "methods": [_row(work, line, found[line], names) for line in measured or found],
         "judges": [_row(work, line, found[line], {}) for line, cost in work.costs.items() if cost.trains_judge],
         "tests": {"with the baselines": list(map(asdict, against)), "among themselves": list(map(asdict, among))},
@@ -161,9 +161,9 @@ def _basis(work: Comparison, against: Sequence[Finding]) -> str:
     return text
 
 
-def _failures(failed: Mapping[Key, str]) -> list[str]:
+def _failures(work: Comparison, failed: Mapping[Key, str]) -> list[str]:
     """Say what failed by itself, and how much was not run because of that."""
-    own = {key: error for key, error in failed.items() if not error.startswith(NOT_RUN)}
+    own = {key: error for key, error in failed.items() if not missed(work, key, failed)}
     said = [f"Failed: {name}, seed {seed} ({error.rstrip('.')})." for (name, seed), error in own.items()]
     left = len(failed) - len(own)
     return said + ([f"{left} cells that need one of these were not run."] if left else [])
