@@ -52,6 +52,7 @@ def table(**values):
         ({"prompt": "p", "solution": ["a", "b"]}, Prompt(prompt="p", reference=("a", "b"), where=W)),
         ({"prompt": "p", "reference": {"text": "a"}}, Prompt(prompt="p", where=W)),
         ({"text": "r"}, Demonstration(prompt="", response="r", where=W)),
+        ({"text": "r", "label": None, "tie": None}, Demonstration(prompt="", response="r", where=W)),
         ({"messages": [TURN_USER, TURN_ASSISTANT]}, Demonstration(prompt=(USER,), response="Hello", where=W)),
         (
             {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},

@@ -147,8 +147,8 @@ def _assign(rows: Sequence[RawRow], fields: Mapping[str, str]) -> dict[str, str]
 
 
 def _is_number(rows: Sequence[RawRow], column: str) -> bool:
-    row = next(row for row in rows if row.values.get(column) is not None)
-    return _can(lambda: check_number(row, column, row.values[column], may_be_bool=True))
+    row = next((row for row in rows if row.values.get(column) is not None), None)
+    return row is not None and _can(lambda: check_number(row, column, row.values[column], may_be_bool=True))
 
 
 def _is_text(rows: Sequence[RawRow], column: str) -> bool:
