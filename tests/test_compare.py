@@ -73,6 +73,7 @@ def test_methods_and_seeds_are_run_skipped_repaired_and_one_that_fails_stops_not
     assert "dpo" in comparison_page(found, {}, [])
     _shows_all_responses_and_what_reward_costs(found, load(out))
     assert (out / "cells/dpo/seed-1/run.yaml").is_file() and (out / "cells/dpo/seed-1/eval.json").is_file()
+    assert not list(out.rglob("checkpoints"))  # each three times as large as the model
     assert not (world() / "model/eval.json").exists()
 
     again, ran = run(plan, out)

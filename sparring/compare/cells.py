@@ -1,6 +1,7 @@
 """One cell: a normal run folder, measured. And all of them: a process for each, as many at a time as there are cores.
 
-    cells/NAME/seed-S/             the run folder; eval.json in it is what `sparring evaluate` would write
+    cells/NAME/seed-S/             the run folder, in the end without its checkpoints; eval.json in it is what `sparring
+                                   evaluate` would write
     cells/NAME/seed-S/cell.json    the figures, the scores of every prompt, seconds, memory; written last of all
     cells/NAME/seed-S.log          what the process said, its error last
 
@@ -11,6 +12,7 @@ a lock that dies with its process keeps a second comparison out of a cell that a
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +102,8 @@ def run_cell(work: Comparison, name: str, seed: int) -> None:
         spent = {"seconds": _seconds(place, trained - begun) if line.method else 0.0}
         spent |= {"measuring_seconds": time.monotonic() - trained, "memory": _memory()}
         write_text(place / CELL, json.dumps(found | spent, ensure_ascii=False) + "\n")
+        for waste in sorted(place.rglob("checkpoints")):  # only a run that goes on needs them
+            shutil.rmtree(waste, ignore_errors=True)
 
 
 def run_cells(work: Comparison, launch: Launch, *, workers: int, tell: Tell) -> dict[Key, str]:
