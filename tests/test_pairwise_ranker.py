@@ -1,6 +1,7 @@
 """The pairwise ranker: how it is asked, what it learns, and how it judges."""
 
 import itertools
+import json
 import math
 
 import pytest
@@ -168,6 +169,21 @@ def test_an_evaluation_measures_it_by_the_data_s_own_choices(trained, tmp_path):
     assert got["tables"]["calibration"] and (run / "eval.json").is_file()
     with pytest.raises(SettingError, match="preferences"):
         evaluate(str(run), data=str(write(tmp_path / "asks.jsonl", [{"prompt": "ask"}])))
+
+
+def test_responses_that_do_not_fit_in_one_prompt_are_said(tmp_path, capsys):
+    few = {"steps": 1, "max_response": 8, "held_out": 0.0}
+    assert "of the first response" not in _said(tmp_path / "wide", few | {"max_prompt": 30}, capsys)
+    said = _said(tmp_path / "narrow", few | {"max_prompt": 13}, capsys)
+    # [PROMPT] [RESPONSE A] x [RESPONSE B] y [BETTER RESPONSE]: seven words, and those of both responses.
+    pairs = [json.loads(line) for line in (world() / "pairs.jsonl").read_text().splitlines()]
+    number = sum(7 + len((p["chosen"] + p["rejected"]).split()) > 13 for p in pairs)
+    assert 0 < number < 24 and f"of {number} of 24 preferences a part of the first response is cut" in said
+
+
+def _said(run, settings, capsys):
+    quick("pairwise_ranker", run, data=world() / "pairs.jsonl", settings=settings, quiet=False)
+    return capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sparring.core.errors import DataError
 from sparring.core.records import Preference, Record, Text
 from sparring.core.seeds import rng
+from sparring.data.encode import Tokenizer
 from sparring.data.split import prompt_text
 
 TEMPLATE = "[PROMPT] {prompt}\n[RESPONSE A] {first}\n[RESPONSE B] {second}\n[BETTER RESPONSE]"
@@ -27,6 +28,12 @@ def questions(records: Sequence[Record], seed: int, name: str) -> list[Record]:
     """
     is_flipped = rng(seed, "order of responses", name).random(len(records)) < 0.5
     return [_question(r, is_flipped=bool(f)) for r, f in zip(records, is_flipped, strict=True)]
+
+
+def cramped(records: Sequence[Record], tokenizer: Tokenizer, max_prompt: int) -> int:
+    """Count the preferences whose two responses are too long for one prompt, so that a part of the first is cut."""
+    asked = [question("", r.chosen, r.rejected) for r in records if isinstance(r, Preference)]
+    return sum(len(ids) > max_prompt for ids in tokenizer(asked)["input_ids"]) if asked else 0
 
 
 def _question(record: Record, *, is_flipped: bool) -> Preference:

@@ -6,8 +6,9 @@ from sparring.core.records import Record
 from sparring.data.compare import questions
 from sparring.data.verdict import verdicts
 
+COMPARISON = "comparison"
 VIEWS: Mapping[str, Callable[[Sequence[Record], int, str], Sequence[Record]]] = {
     "responses": lambda records, seed, name: records,
-    "comparison": questions,
+    COMPARISON: questions,
     "verdict": verdicts,
 }

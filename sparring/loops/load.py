@@ -9,13 +9,14 @@ from sparring.core.errors import DataError
 from sparring.core.records import Rating, Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
+from sparring.data.compare import cramped
 from sparring.data.formats import recognise, to_records
 from sparring.data.hindsight import cut_in_two, relabel
 from sparring.data.lessons import lessons
 from sparring.data.read import read_rows
 from sparring.data.split import shared_prompts, split
 from sparring.data.tokens import prepare
-from sparring.data.views import VIEWS
+from sparring.data.views import COMPARISON, VIEWS
 from sparring.feedback.adversary import Demonstrations
 from sparring.feedback.bag_of_words import BagOfWords
 from sparring.feedback.combine import build
@@ -78,6 +79,9 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
     if job.negatives is not None:
         raw = read_rows(job.negatives, where=job.negatives_where)
         unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
+    if job.equation.view == COMPARISON and (number := cramped(train, trunk.tokenizer, job.data_settings.max_prompt)):
+        say(f"warning: of {number} of {len(train)} preferences a part of the first response is cut, for the prompt "
+            "holds both; raise --max-prompt")  # fmt: skip
     shown = VIEWS[job.equation.view]
     first = _encode(shown(train, job.seed, "train"), job, trunk, say, "data")
     asked = shown(held_out, job.seed, "held out")
