@@ -79,15 +79,12 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
         trunk.add_adapter(POLICY, 0)
     once, kept = _kept(trunk, is_half=precision == "bf16")
     config = lm.config.get_text_config()
-    heads = config.num_attention_heads
-    shared_by = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    a_head = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Size(
         numbers=numbers, held=held, frozen=frozen, body=body,
         adapter=sum(p.numel() for p in trunk.parameters(POLICY).values()) if adapter != "none" else 0,
         largest=largest, layers=config.num_hidden_layers, width=config.hidden_size,
         inner=inner, vocabulary=len(lm.get_output_embeddings().weight),
-        remembered=2 * config.num_hidden_layers * (heads // shared_by) * a_head,
+        remembered=trunk.remembered,
         kept=kept, kept_once=0.0 if adapter == "qlora" else once, is_half=precision == "bf16",
         context=trunk.context,
     )  # fmt: skip

@@ -64,6 +64,14 @@ class Trunk:
         return self.lm.config.get_text_config().hidden_size
 
     @property
+    def remembered(self) -> int:
+        """How many numbers the keys and values of one token are, in all layers."""
+        config = self.lm.config.get_text_config()
+        heads = config.num_attention_heads
+        a_head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * a_head
+
+    @property
     def context(self) -> int | None:
         """How many positions the model has, or None if it does not say."""
         return getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)

@@ -23,7 +23,6 @@ from sparring.models.allowed import pack, restrict
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
 from sparring.models.signals import Network
-from sparring.models.trunk import Trunk
 from sparring.rollout.nucleus import Masker, MaskingDecoder, cut
 
 ROWS = 256  # responses that are decoded together, at most
@@ -105,7 +104,7 @@ def sample(
     drawn: list[_Drawn | None] = [None] * len(prompts)
     with trunk.using(policy.adapter):
         past = past_of(trunk, longest + how.max_tokens)
-        rows = rows_at_once(_remembered(trunk), longest + how.max_tokens)
+        rows = rows_at_once(trunk.remembered, longest + how.max_tokens)
         for group in _groups(prompts, K, rows, mixed=past is Past.PADDED):
             asked = [prompts[i] for i in group]
             decoder = Decoder(trunk, asked, K, how.max_tokens, past)
@@ -144,13 +143,6 @@ def _groups(prompts: Sequence[tuple[int, ...]], K: int, rows: int, *, mixed: boo
 def rows_at_once(remembered: int, length: int) -> int:
     """How many rows of `length` tokens are decoded together; `remembered` are the keys and values of a token."""
     return max(1, min(ROWS, CACHE_NUMBERS // (remembered * length)))
-
-
-def _remembered(trunk: Trunk) -> int:
-    config = trunk.lm.config.get_text_config()
-    heads = config.num_attention_heads
-    shared_by = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    return 2 * config.num_hidden_layers * trunk.width // shared_by
 
 
 def _decode(
