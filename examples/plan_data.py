@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import ask, read_part, write_rows
+from tasks import ask, read_part, scored_samples, write_rows
 
 SIZES, SEEDS = (50, 200, 1000), 3
 JUDGE = {"reads": "mean", "epochs": 2.0, "batch": 16, "held_out": 0.0, "eval_every": 50, "overflow": "cut"}
@@ -211,17 +211,9 @@ def held_out_judge(source: Source, rows: list[Row]) -> None:
 
 def rank_own(source: Source, known: list[Row], rows: list[Row], tested: list[Row], judge: Any) -> None:
     """Fine-tune a start, let it answer each prompt four times, and rank the different answers."""
-    import sparring
-
     start = source.train("sft", "start", source.write("demonstrations", known), START)
-    prompts, known = [r["prompt"] for r in rows], [right(r) for r in rows]
-    answers = [list(dict.fromkeys(y for y in texts if y.strip())) for texts in source.sample(start, rows, K=4)]
-    scores = sparring.score(judge, prompts, answers, references=[k.get("reference") for k in known])
-    ranked = [
-        {"prompt": p, "responses": ys, "scores": own} | k
-        for p, ys, own, k in zip(prompts, answers, scores, known, strict=True)
-        if len(set(own)) > 1
-    ]
+    scored = scored_samples(start, [{"prompt": r["prompt"]} | right(r) for r in rows], judge, source.tokens)
+    ranked = [r for r in scored if len(set(r["scores"])) > 1]
     source.write("rankings", ranked)
     best = [(r["prompt"], max(zip(r["scores"], r["responses"], strict=True))[1]) for r in ranked]
     source.write("best", [{"prompt": p, "response": y} for p, y in best])

@@ -101,6 +101,17 @@ def write_rows(home: Path, name: str, rows: list[Row]) -> str:
     return str(part.rename(home / f"{name}.jsonl"))
 
 
+def scored_samples(model: str, asked: list[Row], judge: Any, tokens: int) -> list[Row]:
+    """Let a model answer every prompt four times, and score the answers that differ; a row may say what is right."""
+    import sparring
+
+    prompts = [r["prompt"] for r in asked]
+    drawn = sparring.sample(model, prompts, K=4, max_tokens=tokens, seed=len(prompts))
+    answers = [list(dict.fromkeys(t for t in texts if t.strip())) for texts in drawn]
+    scores = sparring.score(judge, prompts, answers, references=[r.get("reference") for r in asked])
+    return [r | {"responses": y, "scores": s} for r, y, s in zip(asked, answers, scores, strict=True)]
+
+
 def prepare(place: Place, with_judge: bool = True) -> None:
     """Make the files of a task, its start and, if asked, its judge, as far as they are not there."""
     import sparring
@@ -127,18 +138,12 @@ def prepare(place: Place, with_judge: bool = True) -> None:
 
 def rank_own(place: Place) -> None:
     """Let the start answer the prompts, score the answers, and write every form of the data that follows."""
-    import sparring
-
     task = place.task
     assert task.judge is not None
     for name, source in (("rankings", "to_rank"), ("held_out", "to_test")):
         asked = [json.loads(line) for line in (place.home / f"{source}.jsonl").read_text().splitlines()]
-        prompts, tokens = [r["prompt"] for r in asked], task.limits["max_response"]
-        drawn = sparring.sample(place.start, prompts, K=4, max_tokens=tokens, seed=len(prompts))
-        answers = [list(dict.fromkeys(t for t in texts if t.strip())) for texts in drawn]
-        scores = sparring.score(task.judge, prompts, answers, references=[r.get("reference") for r in asked])
-        rows = [r | {"responses": y, "scores": s} for r, y, s in zip(asked, answers, scores, strict=True) if len(y) > 1]
-        finish(place, name, rows)
+        rows = scored_samples(place.start, asked, task.judge, task.limits["max_response"])
+        finish(place, name, [r for r in rows if len(r["responses"]) > 1])
 
 
 def finish(place: Place, name: str, rows: list[Row]) -> None:

@@ -80,11 +80,9 @@ def _parse_prompt(row: RawRow, columns: Mapping[str, str]) -> Prompt:
         given = _join(row, given, turns)
     if given is None:
         raise _promptless(row)
-    answer = row.values.get(columns.get("response", ""))
-    if (
-        "rating" not in columns and isinstance(answer, str) and answer.strip()
-    ):  # a response that was only rated need not be right
-        right = answer
+    if "rating" not in columns:  # a response that was only rated need not be right
+        answer = row.values.get(columns.get("response", ""))
+        right = answer if isinstance(answer, str) and answer.strip() else right
     return Prompt(prompt=given, reference=right, where=row.where)
 
 

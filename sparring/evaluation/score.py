@@ -25,9 +25,8 @@ def score(
 
     A judge is whatever `evaluate` takes as feedback: a name, a weighted sum, a function, or the folder of a reward
     model or of a run that holds a judge. `references` are what is right as an answer to each prompt, for a function
-    that reads it. Texts that are longer than the limits, in tokens of a judge that reads
-    tokens, are cut. Raises UserError for a judge that cannot be used, and SettingError for an empty response or
-    lists of different lengths.
+    that reads it. Texts that are longer than the limits, in tokens of a judge that reads tokens, are cut. Raises
+    UserError for a judge that cannot be used, and SettingError for an empty response or lists of different lengths.
     """
     known = (None,) * len(prompts) if references is None else references
     for number, what in ((len(responses), "responses"), (len(known), "references")):

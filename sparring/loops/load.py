@@ -118,9 +118,10 @@ def load_feedback(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Feedb
 
 def _told(rule: Rule, data: Data) -> Rule:
     """Refuse a rule that reads what is right where the data does not say it, before the first round meets it."""
-    lacking = [row.where for row in (*data.train, *data.held_out) if row.reference is None]
-    if rule.reads_reference and lacking:
-        raise rule.untold(lacking[0])
+    if rule.reads_reference:
+        for row in (*data.train, *data.held_out):
+            if row.reference is None:
+                raise rule.untold(row.where)
     return rule
 
 

@@ -161,7 +161,7 @@ def _fixed_judges(job: Job, size: Size) -> int:
             lm = blank_model(call.parts[0] if call else name)
             # A classifier has no language-model head; a ranker answers with its own, and is held in 32 bits.
             if not call:
-                narrow(lm.base_model, torch.bfloat16 if size.is_half else None)
+                narrow(lm.base_model, size.low)
             total += held_bytes(lm if call else lm.base_model)
     return total
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from sparring.core.errors import SettingError
 from sparring.core.loss import Tally, add
 
+LOW = {"bf16": torch.bfloat16}  # number formats of products, by the precision that asks for them; fp32 asks for none
 TRIAL = 512  # side of the square matrices that decide between 32 and 16 bits
 
 
@@ -47,7 +48,7 @@ class Machine:
     @property
     def low(self) -> torch.dtype | None:
         """The number format of matrix products where it is narrower than that of weights, else None."""
-        return torch.bfloat16 if self.precision == "bf16" else None
+        return LOW.get(self.precision)
 
     @property
     def is_first(self) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.models.backbone import blank_model
+from sparring.models.machine import LOW
 from sparring.models.trunk import POLICY, Trunk, is_map, narrow
 
 SHORT, LONG = 64, 128  # tokens of the two texts that are pretended
@@ -43,8 +44,13 @@ class Size:
     remembered: int
     kept: float
     kept_once: float
-    is_half: bool
+    low: torch.dtype | None
     context: int | None = None
+
+    @property
+    def is_half(self) -> bool:
+        """Whether matrices are multiplied in 16 bits."""
+        return self.low is not None
 
     @property
     def is_adapted(self) -> bool:
@@ -66,7 +72,7 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
     numbers, body = _count(lm), _count(lm.base_model)
     maps = [m.weight.numel() for m in lm.base_model.modules() if is_map(m)]
     quantised = sum(m.weight.numel() for m in lm.base_model.modules() if isinstance(m, nn.Linear))
-    low = torch.bfloat16 if precision == "bf16" else None
+    low = LOW.get(precision)
     largest = max(p.numel() for p in lm.parameters())
     inner = max(maps) // lm.config.get_text_config().hidden_size
     trunk = Trunk(lm=lm, tokenizer=None, source=path, adapter=adapter, rank=rank, low=low)
@@ -77,7 +83,7 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
     if adapter != "none":
         lm.requires_grad_(False)
         trunk.add_adapter(POLICY, 0)
-    once, kept = _kept(trunk, is_half=precision == "bf16")
+    once, kept = _kept(trunk)
     config = lm.config.get_text_config()
     return Size(
         numbers=numbers, held=held, frozen=frozen, body=body,
@@ -85,7 +91,7 @@ def size_of(path: str, *, adapter: str, rank: int, precision: str, trust_remote_
         largest=largest, layers=config.num_hidden_layers, width=config.hidden_size,
         inner=inner, vocabulary=len(lm.get_output_embeddings().weight),
         remembered=trunk.remembered,
-        kept=kept, kept_once=0.0 if adapter == "qlora" else once, is_half=precision == "bf16",
+        kept=kept, kept_once=0.0 if adapter == "qlora" else once, low=low,
         context=trunk.context,
     )  # fmt: skip
 
@@ -100,18 +106,18 @@ def held_bytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
-def _kept(trunk: Trunk, *, is_half: bool) -> tuple[float, float]:
+def _kept(trunk: Trunk) -> tuple[float, float]:
     """Bytes that autograd keeps of one pass over the body: those without regard to the text, and those of a token."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(), trunk.attending(_attend):
         weights = _pretend(trunk.peft or trunk.lm)
-        short, long = (_kept_of(trunk, n, weights, is_half=is_half) for n in (SHORT, LONG))
+        short, long = (_kept_of(trunk, n, weights) for n in (SHORT, LONG))
     each = (long - short) / (LONG - SHORT)
     return short - SHORT * each, each
 
 
-def _kept_of(trunk: Trunk, tokens: int, weights: set[int], *, is_half: bool) -> int:
+def _kept_of(trunk: Trunk, tokens: int, weights: set[int]) -> int:
     found: dict[int, tuple[int, Tensor]] = {}
 
     def note(x: Tensor) -> Tensor:
@@ -121,7 +127,7 @@ def _kept_of(trunk: Trunk, tokens: int, weights: set[int], *, is_half: bool) -> 
         return x
 
     ids, places = torch.zeros(1, tokens, dtype=torch.long), torch.arange(tokens)[None]
-    half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_half)
+    half = torch.autocast("cpu", dtype=trunk.low, enabled=trunk.low is not None)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x), half:
         trunk.body(input_ids=ids, position_ids=places, use_cache=False)
     return sum(size for size, _ in found.values())
