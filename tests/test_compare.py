@@ -143,6 +143,33 @@ def test_a_judge_that_one_method_trains_scores_for_another_and_picks_the_best(tm
     assert "One seed cannot tell from SFT: rloo" in found["verdict"]
 
 
+def test_a_comparison_goes_on_with_more_methods_and_seeds_and_keeps_what_it_has(tmp_path):
+    out, reward = tmp_path / "out", {"name": "reward", "method": "reward_model", "settings": {"steps": 2, **BATCHES}}
+    paid = {"method": "rloo", "feedback": "{reward}", "settings": SAMPLES}
+    before, _ = run(read_plan(raw(seeds=1, methods=[*raw()["methods"], reward, paid])), out)
+    split = load(out).plan.eval_data
+    ipo = {"method": "ipo", "settings": {"steps": 1, **BATCHES}}
+    more = [ipo, *raw()["methods"], reward, paid]
+    grown = read_plan(raw(seeds=[1, 0], methods=more, title="more"))
+    found, ran = run(grown, out)
+    assert sorted(ran) == sorted([("ipo", 0), *((n, 1) for n in (BASE, SFT, "ipo", "dpo", "reward", "rloo"))])
+    assert [m["name"] for m in found["methods"]] == [BASE, SFT, "ipo", "dpo", "rloo"] and found["title"] == "more"
+    assert load(out).plan.eval_data == split and found["settings"]["dpo"] == before["settings"]["dpo"]
+    assert run(grown, out)[1] == []
+
+    # What is here must be what the plan says: neither itself nor what it was made from may change under it.
+    other = {**reward, "settings": {"steps": 1, **BATCHES}}
+    for change in ({"seeds": [1]}, {"methods": more[:-1]}, {"methods": [*more[:2], other, paid]}):
+        with pytest.raises(RunError, match=r"\d of its cells are of another plan, such as .*seed-[01]; put the plan b"):
+            prepare(read_plan(raw(**{"seeds": [1, 0], "methods": more, "title": "more"} | change)), out)
+    assert run(grown, out)[1] == []
+    for name in ("reward", "rloo"):
+        shutil.rmtree(out / "cells" / name)
+    changed, ran = run(read_plan(raw(seeds=[1, 0], methods=[*more[:2], other, paid])), out)
+    assert sorted(ran) == [(n, s) for n in ("reward", "rloo") for s in (0, 1)]
+    assert changed["settings"]["reward"]["steps"] == 1
+
+
 def test_an_error_is_the_last_line_that_a_process_said(tmp_path):
     assert "without a word" in error_of(tmp_path / "seed-0")
     (tmp_path / "seed-0.log").write_text("Traceback\n  file\nKeyError: 'x'\n\n")
@@ -283,8 +310,8 @@ def test_a_plan_can_be_changed_on_the_command_line(tmp_path, capsys):
 def test_a_changed_plan_and_a_folder_of_something_else_are_refused(tmp_path):
     out = tmp_path / "out"
     prepare(read_plan(raw()), out)
-    with pytest.raises(RunError, match=r"seeds was \[0, 1\] and is now \[0, 1, 2\]; put it back"):
-        prepare(read_plan(raw(seeds=3)), out)
+    with pytest.raises(RunError, match=r"best_of was 0 and is now 4; put it back"):
+        prepare(read_plan(raw(best_of=4)), out)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
     with pytest.raises(RunError, match=r"no comparison here, but letter\.txt is"):

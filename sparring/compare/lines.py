@@ -68,6 +68,14 @@ def lines_of(plan: Plan) -> dict[str, Line]:
     return {line.name: line for line in made}
 
 
+def lineage(name: str, lines: Mapping[str, Line]) -> dict[str, Line]:
+    """Gather a line and all that its cells are made from."""
+    found = {name: lines[name]}
+    for other in lines[name].needs:
+        found |= lineage(other, lines)
+    return found
+
+
 def baseline(plan: Plan) -> str:
     """Name the line that methods start from, and have to beat."""
     return SFT if plan.sft is not None else BASE

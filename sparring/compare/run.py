@@ -1,7 +1,7 @@
 """sparring compare: from a plan to a verdict. Everything is in one folder, and the same command goes on in it.
 
-plan.yaml       the plan, as it was read; another plan is refused
 prepared.json   what was checked and counted before the first cell: settings, tokens, operations
+plan.yaml       the plan, as it was read; one with other methods or seeds goes on here if no cell is against it
 data/           the two sides of the data, if the plan names no eval_data
 cells/          a run folder for each line and seed
 results.json    everything that was found; results.csv has a row for each cell
@@ -19,7 +19,7 @@ import yaml
 
 from sparring.compare.budget import Cost, costs_of
 from sparring.compare.cells import Comparison, Key, Launch, Tell, run_cells
-from sparring.compare.lines import lines_of
+from sparring.compare.lines import lineage, lines_of
 from sparring.compare.plan import SEED, Plan, Source, differences, load_plan, read_plan
 from sparring.compare.results import as_csv, collect, results
 from sparring.core.errors import RunError, SettingError
@@ -37,14 +37,14 @@ def prepare(plan: Plan, out: Path) -> Comparison:
     Raises UserError for a plan, a method, a setting, a judge or data that cannot be used, and RunError for a folder
     that holds another comparison or something else; nothing has been trained then.
     """
-    _check_folder(plan, out)
-    if not (out / PREPARED).is_file():
-        lines_of(plan)
-        given = _split(plan, out)
-        costs = costs_of(given, lines_of(given), out)
-        write_text(out / PLAN, yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True))
+    before = _before(out)
+    if before is None or differences(before, plan):
+        given, known = _grown(before, plan, out) if before is not None else (_split(plan, out), {})
+        costs = costs_of(given, lines_of(given), out) | known
         content = {"plan": given.to_dict(), "costs": {name: cost.to_dict() for name, cost in costs.items()}}
         write_text(out / PREPARED, json.dumps(content, indent=1) + "\n")
+        # The plan comes last: where it is, everything else is.
+        write_text(out / PLAN, yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True))
     return load(out)
 
 
@@ -75,26 +75,54 @@ def write_results(work: Comparison, failed: Mapping[Key, str], command: str) -> 
     return content
 
 
-def _check_folder(plan: Plan, out: Path) -> None:
-    """Refuse a folder in which something else is, or another plan was."""
+def _before(out: Path) -> Plan | None:
+    """Read the plan that a folder was prepared for; None when there is none. Raises RunError for another folder."""
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: this is a file; a comparison is a folder")
     found = {p.name for p in out.iterdir() if not p.name.startswith(".")} if out.is_dir() else set()
-    if PREPARED not in found:
-        if strange := sorted(found - {PLAN, "data", "cells"}):
-            raise RunError(f"{out}: there is no comparison here, but {strange[0]} is; choose another --out")
-        return
-    if changed := differences(load_plan(out / PLAN), plan):
+    if {PLAN, PREPARED} <= found:
+        return load_plan(out / PLAN)
+    if strange := sorted(found - {PLAN, PREPARED, "data", "cells"}):
+        raise RunError(f"{out}: there is no comparison here, but {strange[0]} is; choose another --out")
+    return None
+
+
+def _grown(before: Plan, now: Plan, out: Path) -> tuple[Plan, dict[str, Cost]]:
+    """Go on with other methods or seeds: the plan with the data as it was split, and the costs that still hold.
+
+    Raises RunError for any other change, and when a cell that is here is none of the new plan's.
+    """
+    if changed := differences(before, replace(now, title=before.title, seeds=before.seeds, methods=before.methods)):
         raise RunError(f"{out}: the plan is not that of this comparison: {'; '.join(changed)}; "
                        "put it back, or choose another --out")  # fmt: skip
+    lines, then = lines_of(now), lines_of(before)
+    same = {name for name in then if name in lines and lineage(name, lines) == lineage(name, then)}
+    strange = [
+        place
+        for name, line in then.items()
+        for seed in before.seeds
+        if (name not in same or seed not in now.seeds) and any((place := line.place(out, seed)).glob("*"))
+    ]
+    if strange:
+        raise RunError(f"{out}: {len(strange)} of its cells are of another plan, such as {strange[0]}; put the plan "
+                       "back, remove those cells, or choose another --out")  # fmt: skip
+    _check_sources(now)
+    known = load(out)
+    given = replace(now, data=known.plan.data, eval_data=known.plan.eval_data)
+    return given, {name: cost for name, cost in known.costs.items() if name in same}
+
+
+def _check_sources(plan: Plan) -> None:
+    """Refuse several data files when nothing is named to measure on."""
+    if plan.eval_data is None and (SEED in plan.data.file or any(entry.data is not None for entry in plan.methods)):
+        raise SettingError("with several data files nothing can be put aside to measure on; name eval_data")
 
 
 def _split(plan: Plan, out: Path) -> Plan:
     """Put a share of the prompts aside to measure on, unless the plan names data for that."""
+    _check_sources(plan)
     if plan.eval_data is not None:
         return plan
-    if SEED in plan.data.file or any(entry.data is not None for entry in plan.methods):
-        raise SettingError("with several data files nothing can be put aside to measure on; name eval_data")
     source = plan.data
     rows = read_rows(source.file, where=source.where)
     records = to_records(rows, recognise(rows, fields=source.fields).kind, fields=source.fields)
