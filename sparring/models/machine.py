@@ -4,6 +4,7 @@ There is one code path for one process and for many. Each process computes its s
 (of gradients, of figures) are added over all of them before anything is divided.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from sparring.core.errors import SettingError
 from sparring.core.loss import Tally, add
 
 LOW = {"bf16": torch.bfloat16}  # number formats of products, by the precision that asks for them; fp32 asks for none
+# oneDNN, which multiplies in 16 bits on a CPU, keeps a program for each of the last 1024 shapes. Packed passes hardly ever
+# have the shape of another, so that was up to 350 MB of programs nobody asked for again; those of one pass are enough.
+SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 TRIAL = 512  # side of the square matrices that decide between 32 and 16 bits
 
 
@@ -29,6 +33,7 @@ class Machine:
         """Find the device and the other processes; a tracker, of those accelerate knows, writes into `folder`."""
         from accelerate import Accelerator
 
+        os.environ.setdefault(*SHAPES)  # read when the first product is made, which is below
         wants_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
         if device == "cuda" and not torch.cuda.is_available():
             raise SettingError("--device cuda: no CUDA device is here; leave --device at auto or take cpu")
