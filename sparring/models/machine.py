@@ -18,9 +18,10 @@ from sparring.core.errors import SettingError
 from sparring.core.loss import Tally, add
 
 LOW = {"bf16": torch.bfloat16}  # number formats of products, by the precision that asks for them; fp32 asks for none
-# oneDNN, which multiplies in 16 bits on a CPU, keeps a program for each of the last 1024 shapes. Packed passes hardly ever
-# have the shape of another, so that was up to 350 MB of programs nobody asked for again; those of one pass are enough.
-SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+# In 16 bits a CPU's products go through oneDNN, which keeps a program for each of the last 1024 shapes, and torch keeps
+# what it prepared for as many. Packed passes hardly ever have the shape of another, so that doubled what a long run
+# held; the shapes of one pass are enough.
+SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 TRIAL = 512  # side of the square matrices that decide between 32 and 16 bits
 
 
@@ -33,7 +34,8 @@ class Machine:
         """Find the device and the other processes; a tracker, of those accelerate knows, writes into `folder`."""
         from accelerate import Accelerator
 
-        os.environ.setdefault(*SHAPES)  # read when the first product is made, which is below
+        for name, kept in SHAPES.items():
+            os.environ.setdefault(name, kept)  # read when the first product is made, which is below
         wants_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
         if device == "cuda" and not torch.cuda.is_available():
             raise SettingError("--device cuda: no CUDA device is here; leave --device at auto or take cpu")
