@@ -128,7 +128,8 @@ def test_costs_and_tests_have_tables_of_their_own():
         "judges": [{"name": "reward", "seconds": 30}],
         "tests": {"with the baselines": [
             {"name": "dpo", "rival": "SFT", "mean": 0.25, "low": 0.125, "high": 0.375, "adjusted": 0.0004},
-            {"name": "ipo", "rival": "SFT", "mean": 0.05, "low": -0.1, "high": 0.2, "adjusted": 0.4},
+            {"name": "ipo", "rival": "SFT", "mean": 0.05, "low": -0.1, "high": 0.2, "adjusted": 0.4,
+             "seeds_needed": 7},
         ]},
     }  # fmt: skip
     found = read_results(raw)
@@ -136,5 +137,9 @@ def test_costs_and_tests_have_tables_of_their_own():
     for said in ("1 min 00 s", "1,200", ">reward<", "30 s"):
         assert said in costs
     assert ">0.500" not in costs and "memory, MB" not in costs
-    assert "&lt; 0.001" in differences and ">better<" in differences and ">not to be told apart<" in differences
+    assert (
+        "&lt; 0.001" in differences
+        and ">better<" in differences
+        and ">not to be told apart; about 7 seeds would tell<" in differences
+    )
     assert costs_section(read_results({"methods": [{"name": "a", "gold": 1}]})) == []

@@ -2,10 +2,11 @@
 
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 
-from sparring.compare.verdict import headline, holm, judge, paired, sentences
+from sparring.compare.verdict import headline, holm, judge, paired, seeds_needed, sentences
 from sparring.evaluation.intervals import t_tails
 
 
@@ -90,6 +91,38 @@ def test_one_doubtful_method_among_many_is_not_called_better():
     many, _ = judge(table | others, ["SFT"])
     assert many[0].p == alone[0].p and many[0].verdict == "unclear"
     assert many[0].adjusted == pytest.approx(4 * many[0].p)  # the smallest of four
+
+
+def test_as_many_seeds_as_are_said_to_be_needed_show_the_difference_four_times_in_five():
+    def drawn(seeds, salt, gap):
+        draw = random.Random(salt)
+        shifts = [draw.gauss(gap, 0.2) for _ in range(seeds)]
+        return {s: [shift + draw.gauss(0, 0.3) for _ in range(40)] for s, shift in enumerate(shifts)}
+
+    def found(seeds, salt, gap=0.2):
+        zero = {s: [0.0] * 40 for s in range(seeds)}
+        return paired("A", "SFT", drawn(seeds, salt, gap), zero)
+
+    # From the true variances, so that only the promise itself is tried, and not how well three seeds guess them.
+    few = replace(found(3, 0), mean=0.2, variances=((0.04 + 0.09 / 40) / 3, 0.09 / 120, 0.09 / 120))
+    for tests, level in ((1, 0.05), (5, 0.01)):
+        needed = seeds_needed(few, tests)
+        assert needed is not None and needed > 3
+        shown = sum(found(needed, salt).p < level for salt in range(400)) / 400
+        fewer = sum(found(needed - 2, salt).p < level for salt in range(400)) / 400
+        assert 0.75 < shown < 0.9 and fewer < shown - 0.03
+    assert seeds_needed(replace(few, mean=0.02), 5) is None
+
+
+def test_an_unclear_difference_says_how_many_seeds_would_tell():
+    moody = scores(0.7, by_seed=(-0.1, 0.05, 0.05), spread=0.05, prompts=400, salt=1)
+    against, among = judge({"SFT": scores(0.5, spread=0.05, prompts=400, salt=2), "A": moody}, ["SFT"])
+    (only,) = against
+    assert only.verdict == "unclear" and only.seeds_needed in range(4, 9)
+    said = " ".join(sentences(against, among))
+    assert "Not to be told apart from SFT: A (+0.2" in said and f"; about {only.seeds_needed} seeds would tell)" in said
+    clear, _ = judge({"SFT": scores(0.5, salt=2), "A": scores(0.9, salt=1)}, ["SFT"])
+    assert clear[0].verdict == "better" and clear[0].seeds_needed is None
 
 
 def test_what_one_seed_one_prompt_or_no_common_seed_cannot_tell_is_not_told():

@@ -17,7 +17,7 @@ from typing import Any
 from sparring.compare.cells import Comparison, Found, Key, missed, read_cell
 from sparring.compare.frontier import figure, frontier
 from sparring.compare.lines import BASE, baseline, best_name
-from sparring.compare.verdict import Finding, headline, judge, sentences
+from sparring.compare.verdict import POWER, Finding, headline, judge, sentences
 from sparring.evaluation.figures import SCORE
 from sparring.loops.record import versions
 from sparring.loops.run import Run
@@ -47,7 +47,7 @@ def results(work: Comparison, found: Found, failed: Mapping[Key, str], command: 
         "verdict": " ".join([*sentences(against, among), *_failures(work, failed), _basis(work, against)]),
         "methods": [_row(work, line, found[line], names) for line in measured or found],
         "judges": [_row(work, line, found[line], {}) for line, cost in work.costs.items() if cost.trains_judge],
-        "tests": {"with the baselines": list(map(asdict, against)), "among themselves": list(map(asdict, among))},
+        "tests": {"with the baselines": list(map(_plain, against)), "among themselves": list(map(_plain, among))},
         "failed": [{"name": name, "seed": seed, "error": error} for (name, seed), error in failed.items()],
         "frontier": frontier(work, found),
         "base": next(iter(measured or found)),
@@ -147,6 +147,10 @@ def _names(feedback: Sequence[str]) -> dict[str, str]:
     }
 
 
+def _plain(found: Finding) -> dict[str, Any]:
+    return asdict(found) | {"variances": list(found.variances)}
+
+
 def _basis(work: Comparison, against: Sequence[Finding]) -> str:
     """Say what the verdict rests on."""
     plan = work.plan
@@ -156,6 +160,9 @@ def _basis(work: Comparison, against: Sequence[Finding]) -> str:
     if plan.budget:
         (kind, amount), *_ = plan.budget.items()
         text += f" Each method could spend {amount:,.0f} {kind} after the start."
+    if any(t.seeds_needed for t in against):
+        text += f" As many seeds as would tell show a difference of that size in {POWER:.0%} of comparisons, roughly; "
+        text += "they can be added to this one."
     if plan.best_of > 1:
         text += f" {best_name(plan)} draws {plan.best_of} responses for every one it gives."
     return text

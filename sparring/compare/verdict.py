@@ -9,6 +9,9 @@ questions. So the variance of the mean has both parts, and what belongs to neith
 with Satterthwaite's degrees of freedom, and Student's t. Holm's correction keeps the chance that even one verdict of a
 family is wrong at 5 %; families are the comparisons with the two baselines, and those of methods among themselves.
 
+A difference that is not beyond doubt may be there all the same. From the same three variances follows how many seeds
+would show one of its size four times in five; it is an estimate from the few seeds that there are.
+
 Source: Satterthwaite 1946, doi:10.2307/3002019; Holm 1979, jstor.org/stable/4615733; crossed effects: Searle et al.
 1992, Variance Components, doi:10.1002/9780470316856.
 """
@@ -27,6 +30,8 @@ WORDS = {
     "worse": "Worse than {} beyond doubt",
     "unclear": "Not to be told apart from {}",
 }
+POWER = 0.8  # of the comparisons with that many seeds would show the difference
+MOST = 20  # seeds that anybody would run
 Scores = Mapping[int, Sequence[float]]
 """One score for each prompt, by seed."""
 
@@ -35,7 +40,9 @@ Scores = Mapping[int, Sequence[float]]
 class Finding:
     """How much more `name` scores than `rival`; `p` and the ends are None where the cells cannot tell.
 
-    The interval is that of the one difference; `adjusted` is p after Holm's correction.
+    The interval is that of the one difference; `adjusted` is p after Holm's correction. `variances` of the mean are
+    over seeds, over prompts, and of what belongs to neither; `seeds_needed` would tell an unclear difference of this
+    size, None if MOST are too few.
     """
 
     name: str
@@ -47,6 +54,8 @@ class Finding:
     adjusted: float | None = None
     seeds: int
     prompts: int
+    variances: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    seeds_needed: int | None = None
 
     @property
     def verdict(self) -> str:
@@ -65,15 +74,29 @@ def paired(name: str, rival: str, a: Scores, b: Scores) -> Finding | None:
     (S, P), mean = table.shape, float(table.mean())
     if min(S, P) < 2:
         return Finding(name=name, rival=rival, mean=mean, seeds=S, prompts=P)
-    variance, freedom = _variance(table)
-    if variance == 0:
+    parts = _parts(table)
+    variance, freedom = _variance(parts, S, P)
+    if variance <= 1e-24 * float(np.abs(table).max() + 1e-300) ** 2:
         return Finding(name=name, rival=rival, mean=mean, low=mean, high=mean, p=float(mean == 0), seeds=S, prompts=P)
     error = math.sqrt(variance)
     half = t_quantile(TAIL, freedom) * error
     return Finding(
         name=name, rival=rival, mean=mean, low=mean - half, high=mean + half, p=t_tails(mean / error, freedom),
-        seeds=S, prompts=P,
+        seeds=S, prompts=P, variances=parts,
     )  # fmt: skip
+
+
+def seeds_needed(found: Finding, tests: int) -> int | None:
+    """Find the fewest seeds that would show a difference of this size among so many tests, with probability POWER."""
+    seeds, prompts, left = found.variances
+    for S in range(found.seeds + 1, MOST + 1):
+        fewer = found.seeds / S
+        parts = seeds * fewer, max(0.0, prompts - left) + left * fewer, left * fewer
+        variance, freedom = _variance(parts, S, found.prompts)
+        far = t_quantile(1 - (1 - LEVEL) / 2 / tests, freedom) + t_quantile(POWER, freedom)
+        if abs(found.mean) >= far * math.sqrt(variance):
+            return S
+    return None
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -130,23 +153,33 @@ def sentences(against: Sequence[Finding], among: Sequence[Finding]) -> list[str]
     return said
 
 
-def _variance(table: np.ndarray) -> tuple[float, int]:
-    """The variance of the mean of a table of crossed draws, and its degrees of freedom, rounded down."""
+def _parts(table: np.ndarray) -> tuple[float, float, float]:
+    """The variances of the mean of a table of crossed draws: over its rows, over its columns, and of what is left."""
     S, P = table.shape
     rest = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
     seeds, prompts = float(table.mean(1).var(ddof=1)) / S, float(table.mean(0).var(ddof=1)) / P
-    left = float((rest**2).sum()) / ((S - 1) * (P - 1)) / (S * P)
-    parts = [(seeds, S - 1), (prompts, P - 1), (left, (S - 1) * (P - 1))]
+    return seeds, prompts, float((rest**2).sum()) / ((S - 1) * (P - 1)) / (S * P)
+
+
+def _variance(parts: tuple[float, float, float], S: int, P: int) -> tuple[float, int]:
+    """The variance of the mean, and its degrees of freedom, rounded down."""
+    seeds, prompts, left = parts
     total = max(seeds + prompts - left, seeds, prompts)
-    if total <= 1e-24 * float(np.abs(table).max() + 1e-300) ** 2:
+    if total <= 0:
         return 0.0, 1
-    return total, max(1, math.floor(total**2 / sum(part**2 / freedom for part, freedom in parts)))
+    doubt = seeds**2 / (S - 1) + prompts**2 / (P - 1) + left**2 / ((S - 1) * (P - 1))
+    return total, max(1, math.floor(total**2 / doubt))
 
 
 def _corrected(tests: Sequence[Finding]) -> list[Finding]:
     told = [t for t in tests if t.p is not None]
     adjusted = dict(zip(map(id, told), holm([t.p for t in told if t.p is not None]), strict=True))
-    return [replace(t, adjusted=adjusted.get(id(t))) for t in tests]
+    found = [replace(t, adjusted=adjusted.get(id(t))) for t in tests]
+    unsure = [t.p is not None and t.verdict == "unclear" for t in found]
+    return [
+        replace(t, seeds_needed=seeds_needed(t, len(told))) if is_unsure else t
+        for t, is_unsure in zip(found, unsure, strict=True)
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -154,4 +187,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _span(t: Finding) -> str:
-    return f"{t.mean:+.3f}, {t.low:.3f} to {t.high:.3f}"
+    more = "" if t.seeds_needed is None else f"; about {t.seeds_needed} seeds would tell"
+    return f"{t.mean:+.3f}, {t.low:.3f} to {t.high:.3f}{more}"

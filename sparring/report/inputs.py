@@ -9,7 +9,8 @@ results    {"title": text, "verdict": text,
            "headline"  a sentence that says the most
            "judges"    lines as in methods, of those that only trained a judge
            "base"      the method whose responses the others' are compared with (the first)
-           "tests"     {title: [{"name", "rival", "mean", "low", "high", "adjusted", "seeds", "prompts"}]}
+           "tests"     {title: [{"name", "rival", "mean", "low", "high", "adjusted", "seeds", "prompts",
+                       "seeds_needed"}]}
            "frontier"  {"start": text, "picker": text, "points": [{"name", "kl": FIGURE, "gold": FIGURE}],
                         "best_of": [{"n", "kl", "gold", "proxy"}],
                         "trails": [{"name", "begins_at", "rows": [{"seed", "round", "kl", "gold", "proxy"}]}],

@@ -138,6 +138,8 @@ def _tests(rows: Rows) -> Html:
         p = row.get("adjusted")
         sure = p is not None and p < 0.05
         verdict = ("better" if row["mean"] > 0 else "worse") if sure else "not to be told apart"
+        if (more := row.get("seeds_needed")) is not None:
+            verdict += f"; about {more} seeds would tell"
         made.append([
             el("th", {"scope": "row"}, row["name"]), el("td", None, row["rival"]),
             el("td", {"class": "num"}, [number(figure.mean, 3), *small_interval(figure, 3)]),
