@@ -120,7 +120,7 @@ def test_an_unclear_difference_says_how_many_seeds_would_tell():
     (only,) = against
     assert only.verdict == "unclear" and only.seeds_needed in range(4, 9)
     said = " ".join(sentences(against, among))
-    assert "Not to be told apart from SFT: A (+0.2" in said and f"; about {only.seeds_needed} seeds would tell)" in said
+    assert "Not to be told apart from SFT: A (+0.2" in said and f"; about {only.seeds_needed} seeds)" in said
     clear, _ = judge({"SFT": scores(0.5, salt=2), "A": scores(0.9, salt=1)}, ["SFT"])
     assert clear[0].verdict == "better" and clear[0].seeds_needed is None
 

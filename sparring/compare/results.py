@@ -44,7 +44,7 @@ def results(work: Comparison, found: Found, failed: Mapping[Key, str], command: 
     return {
         "title": plan.title,
         "headline": headline(against, among, baseline(plan)),
-        "verdict": " ".join([*sentences(against, among), *_failures(work, failed), _basis(work, against)]),
+        "verdict": "\n".join([*sentences(against, among), *_failures(work, failed), _basis(work, against)]),
         "methods": [_row(work, line, found[line], names) for line in measured or found],
         "judges": [_row(work, line, found[line], {}) for line, cost in work.costs.items() if cost.trains_judge],
         "tests": {"with the baselines": list(map(_plain, against)), "among themselves": list(map(_plain, among))},
@@ -161,8 +161,8 @@ def _basis(work: Comparison, against: Sequence[Finding]) -> str:
         (kind, amount), *_ = plan.budget.items()
         text += f" Each method could spend {amount:,.0f} {kind} after the start."
     if any(t.seeds_needed for t in against):
-        text += f" As many seeds as would tell show a difference of that size in {POWER:.0%} of comparisons, roughly; "
-        text += "they can be added to this one."
+        text += f" About n seeds: so many would show a difference of that size in {100 * POWER:.0f} % of comparisons, "
+        text += "as far as these can say; they can be added to this one."
     if plan.best_of > 1:
         text += f" {best_name(plan)} draws {plan.best_of} responses for every one it gives."
     return text

@@ -134,23 +134,27 @@ def headline(against: Sequence[Finding], among: Sequence[Finding], start: str) -
 
 
 def sentences(against: Sequence[Finding], among: Sequence[Finding]) -> list[str]:
-    """Say it in plain words."""
+    """Say it in plain words, the largest differences first."""
     said = []
     for rival in dict.fromkeys(t.rival for t in against):
-        mine = [t for t in against if t.rival == rival]
+        mine = sorted((t for t in against if t.rival == rival), key=lambda t: -t.mean)
         for verdict, words in WORDS.items():
             if found := [t for t in mine if t.verdict == verdict and t.p is not None]:
                 said.append(f"{words.format(rival)}: {', '.join(f'{t.name} ({_span(t)})' for t in found)}.")
         if untold := [t for t in mine if t.p is None]:
             why = "One seed cannot tell" if untold[0].seeds < 2 else "One prompt cannot tell"
             said.append(f"{why} from {rival}: {', '.join(f'{t.name} ({t.mean:+.3f})' for t in untold)}.")
-    told = [t for t in among if t.verdict != "unclear"]
-    ordered = [(t.name, t.rival) if t.mean > 0 else (t.rival, t.name) for t in told]
-    said += [f"Among themselves, beyond doubt: {', '.join(f'{a} beats {b}' for a, b in ordered)}."] if told else []
-    if left := len(among) - len(told):
-        pairs = "The one pair of methods" if len(among) == 1 else f"{left} of {len(among)} pairs of methods"
-        said.append(f"{pairs} cannot be told apart.")
-    return said
+    beaten: dict[str, list[str]] = {}
+    for t in among:
+        if t.verdict != "unclear":
+            winner, loser = (t.name, t.rival) if t.mean > 0 else (t.rival, t.name)
+            beaten.setdefault(winner, []).append(loser)
+    pairs = [f"{winner} beats {_listed(losers)}" for winner, losers in beaten.items()]
+    last = [f"Among themselves, beyond doubt: {'; '.join(pairs)}."] if pairs else []
+    if left := len(among) - sum(map(len, beaten.values())):
+        some = "The one pair of methods" if len(among) == 1 else f"{left} of {len(among)} pairs of methods"
+        last.append(f"{some} cannot be told apart.")
+    return said + ([" ".join(last)] if last else [])
 
 
 def _parts(table: np.ndarray) -> tuple[float, float, float]:
@@ -187,5 +191,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _span(t: Finding) -> str:
-    more = "" if t.seeds_needed is None else f"; about {t.seeds_needed} seeds would tell"
-    return f"{t.mean:+.3f}, {t.low:.3f} to {t.high:.3f}{more}"
+    """Say how large a difference is: with its interval, or with what it would take to be sure of it."""
+    if t.verdict != "unclear":
+        return f"{t.mean:+.3f}, {t.low:.3f} to {t.high:.3f}"
+    return f"{t.mean:+.3f}" if t.seeds_needed is None else f"{t.mean:+.3f}; about {t.seeds_needed} seeds"

@@ -1,6 +1,6 @@
 """What a comparison page is made from, as it lies on disk: plain JSON, read and checked here.
 
-results    {"title": text, "verdict": text,
+results    {"title": text, "verdict": text (a line is a paragraph),
             "methods": [{"name": text, "gold": FIGURE, "kl": FIGURE, ..., "seconds": number, "note": text}],
             "seeds": number or list, "prompts": number, "command": text, "machine": text, "settings": {...}}
            FIGURE is a number, {"mean": m, "low": l, "high": h} with its 95 % interval, or null. Every key

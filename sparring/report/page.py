@@ -56,7 +56,7 @@ def _head(found: Results) -> Html:
     facts = [f"{len(found.methods)} methods"]
     facts += [f"seeds: {found.seeds}"] if found.seeds else []
     facts += [f"held-out prompts: {found.prompts}"] if found.prompts else []
-    said = [text for text in (found.headline, found.verdict) if text]
+    said = [text for text in (found.headline, *found.verdict.split("\n")) if text]
     inside = [el("h1", None, found.title)]
     inside += [el("p", {"class": "verdict" if place == 0 else "reasons"}, text) for place, text in enumerate(said)]
     return el("header", None, [*inside, el("p", {"class": "quiet"}, " \N{MIDDLE DOT} ".join(facts))])
