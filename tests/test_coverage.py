@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from sparring.compare.verdict import paired
 from sparring.core.records import Preference
 from sparring.evaluation import intervals
 from sparring.evaluation.agreement import judged
@@ -39,6 +40,19 @@ def test_of_a_paired_difference():
         easy, noise = draw.normal(0, 5, 40), draw.exponential(1, 40)  # of mean 1, skewed
         found.append(difference(mean_of((easy + noise).tolist()), mean_of(easy.tolist()), seed=i))
     assert is_about_95(found, 1.0)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("by_seed", "by_prompt"), [(0.0, 0.0), (0.1, 0.3), (0.3, 0.3), (0.0, 1.0)])
+def test_of_a_difference_between_methods(seeds, by_seed, by_prompt):
+    # Never less than promised; more where seeds do not matter, which few of them cannot know.
+    draw, found = np.random.default_rng(3), []
+    zero = {s: [0.0] * 100 for s in range(seeds)}
+    for _ in range(2000):
+        same = draw.normal(1, by_prompt, 100)
+        a = {s: (draw.normal(0, by_seed) + same + draw.normal(0, 1, 100)).tolist() for s in range(seeds)}
+        found.append(paired("A", "SFT", a, zero))
+    assert is_about_95(found, 1.0, above=1.0)
 
 
 def test_of_a_win_rate_at_equal_length():

@@ -6,8 +6,11 @@ questions. So the variance of the mean has both parts, and what belongs to neith
 
     var = max(s + p - e, s, p)     s, p: the variance of the means over seeds, over prompts; e: of what is left
 
-with Satterthwaite's degrees of freedom, and Student's t. Holm's correction keeps the chance that even one verdict of a
-family is wrong at 5 %; families are the comparisons with the two baselines, and those of methods among themselves.
+with Satterthwaite's degrees of freedom, and Student's t. These are never fewer than the smaller of seeds and prompts
+less one, and with two seeds never more than three: two often agree by chance, and would then pass for many.
+
+Holm's correction keeps the chance that even one verdict of a family is wrong at 5 %; families are the comparisons with
+the two baselines, and those of methods among themselves.
 
 A difference that is not beyond doubt may be there all the same. From the same three variances follows how many seeds
 would show one of its size four times in five; it is an estimate from the few seeds that there are.
@@ -30,6 +33,7 @@ WORDS = {
     "worse": "Worse than {} beyond doubt",
     "unclear": "Not to be told apart from {}",
 }
+OF_TWO = 3  # degrees of freedom at most where there are two seeds or two prompts
 POWER = 0.8  # of the comparisons with that many seeds would show the difference
 MOST = 20  # seeds that anybody would run
 Scores = Mapping[int, Sequence[float]]
@@ -172,7 +176,8 @@ def _variance(parts: tuple[float, float, float], S: int, P: int) -> tuple[float,
     if total <= 0:
         return 0.0, 1
     doubt = seeds**2 / (S - 1) + prompts**2 / (P - 1) + left**2 / ((S - 1) * (P - 1))
-    return total, max(1, math.floor(total**2 / doubt))
+    freedom = max(min(S, P) - 1, math.floor(total**2 / doubt))
+    return total, freedom if min(S, P) > 2 else min(freedom, OF_TWO)
 
 
 def _corrected(tests: Sequence[Finding]) -> list[Finding]:
