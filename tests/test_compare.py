@@ -147,7 +147,7 @@ def test_a_comparison_goes_on_with_more_methods_and_seeds_and_keeps_what_it_has(
     out, reward = tmp_path / "out", {"name": "reward", "method": "reward_model", "settings": {"steps": 2, **BATCHES}}
     paid = {"method": "rloo", "feedback": "{reward}", "settings": SAMPLES}
     before, _ = run(read_plan(raw(seeds=1, methods=[*raw()["methods"], reward, paid])), out)
-    split = load(out).plan.eval_data
+    split, asked = load(out).plan.eval_data, (out / "plan.yaml").read_text()
     ipo = {"method": "ipo", "settings": {"steps": 1, **BATCHES}}
     more = [ipo, *raw()["methods"], reward, paid]
     grown = read_plan(raw(seeds=[1, 0], methods=more, title="more"))
@@ -155,7 +155,8 @@ def test_a_comparison_goes_on_with_more_methods_and_seeds_and_keeps_what_it_has(
     assert sorted(ran) == sorted([("ipo", 0), *((n, 1) for n in (BASE, SFT, "ipo", "dpo", "reward", "rloo"))])
     assert [m["name"] for m in found["methods"]] == [BASE, SFT, "ipo", "dpo", "rloo"] and found["title"] == "more"
     assert load(out).plan.eval_data == split and found["settings"]["dpo"] == before["settings"]["dpo"]
-    assert run(grown, out)[1] == []
+    (out / "plan.yaml").write_text(asked)  # as a kill leaves it that comes before the last of what is written
+    assert run(grown, out)[1] == [] and load_plan(out / "plan.yaml") == grown
 
     # What is here must be what the plan says: neither itself nor what it was made from may change under it.
     other = {**reward, "settings": {"steps": 1, **BATCHES}}
