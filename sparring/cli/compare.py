@@ -23,7 +23,8 @@ def add_arguments(parser: Parser) -> None:
     """Add the plan, where it goes, and how much is done at a time."""
     parser.usage = "sparring compare PLAN.yaml --out FOLDER [flags]          sparring compare --demo [--out FOLDER]"
     parser.description = (
-        f"{parser.description}\nThe README and examples/plans show plans. The same command goes on where it was."
+        f"{parser.description}\nThe README and examples/plans show plans. The same command goes on where it was, also "
+        "when the\nplan has more methods or seeds than before."
     )
     parser.add_argument("plan", nargs="?", metavar="PLAN", help="a YAML file: model, data, feedback, seeds, methods")
     parser.add_argument("--out", metavar="FOLDER", help="folder to write, or to go on in; required but for --demo")
