@@ -171,6 +171,21 @@ def test_a_comparison_goes_on_with_more_methods_and_seeds_and_keeps_what_it_has(
     assert changed["settings"]["reward"]["steps"] == 1
 
 
+@pytest.mark.parametrize("method", ["raft", "rloo"])
+def test_a_yardstick_that_reads_right_answers_follows_what_learns_from_pairs(tmp_path, method):
+    rows = [json.loads(line) for line in (world() / "pairs.jsonl").read_text().splitlines()]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(r | {"reference": ["x", r["prompt"]]}) + "\n" for r in rows))
+    (tmp_path / "rules.py").write_text("def told(prompt, response, reference): return reference == ('x', prompt)\n")
+    settings = {"rounds": 1, "K": 2, "max_tokens": 4, "batch": 4} | ({"prompts": 4} if method == "raft" else {})
+    methods = [{"method": method, "feedback": "length", "settings": settings}]
+    plan = raw(data=str(data), feedback=[f"{tmp_path}/rules.py:told"], seeds=1, methods=methods, sft=None)
+    found, _ = run(read_plan(plan), tmp_path / "out")
+    assert found["failed"] == [] and [m["told"]["mean"] for m in found["methods"]] == [1.0, 1.0]
+    (trail,) = found["frontier"]["trails"]
+    assert trail["rows"] and all(point["gold"] == 1.0 for point in trail["rows"])
+
+
 def test_an_error_is_the_last_line_that_a_process_said(tmp_path):
     assert "without a word" in error_of(tmp_path / "seed-0")
     (tmp_path / "seed-0.log").write_text("Traceback\n  file\nKeyError: 'x'\n\n")
@@ -228,7 +243,7 @@ def test_a_judge_keeps_its_own_number_of_steps_under_a_budget(tmp_path):
 def test_a_plan_of_the_examples_reads_and_reads_back(file):
     plan = load_plan(file)
     assert read_plan(plan.to_dict()) == plan and differences(plan, plan) == []
-    assert len(lines_of(plan)) > 4
+    assert len(lines_of(plan)) >= 4
 
 
 def test_a_grid_becomes_a_line_for_each_combination(tmp_path):

@@ -150,6 +150,14 @@ def test_a_richer_file_serves_a_poorer_kind(values, record):
     assert to_records([row(**values)], record.kind) == [record]
 
 
+@pytest.mark.parametrize("kind", ["demonstration", "preference", "ranking", "prompt"])
+def test_what_is_known_of_a_prompt_is_known_of_every_kind_of_record(kind):
+    about = {"prompt": "p", "tag": "safety", "reference": ["a", "b"]}
+    for more in ({"chosen": "a", "rejected": "b"}, {"ranked": ["a", "b"]}):
+        (made,) = to_records([row(**about, **more)], kind)
+        assert (made.kind, made.tag, made.reference, made.where) == (kind, "safety", ("a", "b"), W)
+
+
 @pytest.mark.parametrize(
     ("values", "fields", "record"),
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sparring.core.records import Reference
+from sparring.core.records import read_reference
 from sparring.data.batch import Row, collate
 from sparring.data.responses import Responses
 from sparring.evaluation.load import load_judge
@@ -56,7 +56,9 @@ def _responses(rows: Sequence[Mapping[str, Any]], trunk: Trunk) -> Responses:
         return tuple(found) or (trunk.tokenizer.eos_token_id,)
 
     encoded = [
-        Row(prompt=ids(row["prompt"]), responses=(ids(row["response"]),), reference=_reference(row.get("reference")))
+        Row(
+            prompt=ids(row["prompt"]), responses=(ids(row["response"]),), reference=read_reference(row.get("reference"))
+        )
         for row in rows
     ]
     return Responses(
@@ -64,8 +66,3 @@ def _responses(rows: Sequence[Mapping[str, Any]], trunk: Trunk) -> Responses:
         prompts=tuple(row["prompt"] for row in rows),
         texts=tuple((row["response"],) for row in rows),
     )
-
-
-def _reference(value: Any) -> Reference:
-    """Read back what is right: JSON makes a list of a tuple."""
-    return tuple(value) if isinstance(value, list) else value

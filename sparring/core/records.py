@@ -7,7 +7,7 @@ judge that looks at it: one text, or several of which each is right.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,3 +131,8 @@ def right(record: Record) -> Reference:
     if record.reference is None and isinstance(record, Demonstration):
         return record.response
     return record.reference
+
+
+def read_reference(value: Any) -> Reference:
+    """Read what is right back from JSON, which makes a list of a tuple."""
+    return tuple(value) if isinstance(value, list) else value

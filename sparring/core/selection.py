@@ -7,7 +7,7 @@ the words. It is pure: no model, no file, and chance only from the generator tha
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sparring.core.records import Demonstration, Preference, Ranking, Record, Text
+from sparring.core.records import Demonstration, Preference, Ranking, Record, Reference, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,8 @@ class Scored:
     """A prompt, the K responses that the policy sampled to it, and what is known of each of them.
 
     `logps` are sums over tokens, in nats, under the policy that sampled, `ref_logps` under the model that the run
-    started from. `scores` is empty where nobody judged; `given` is the response that the data demonstrates, if any.
+    started from. `scores` is empty where nobody judged; `given` is the response that the data demonstrates, if any, and
+    `reference` what it holds for right.
     The first `joined` of the responses are no samples: they are the data's own, scored beside them.
     """
 
@@ -26,6 +27,7 @@ class Scored:
     scores: tuple[float, ...] = ()
     given: str | None = None
     joined: int = 0
+    reference: Reference = None
     where: str = ""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparring.core.errors import Diverged
 from sparring.core.masked import masked_sum
-from sparring.core.records import Demonstration
+from sparring.core.records import Demonstration, read_reference
 from sparring.core.seeds import derive
 from sparring.core.selection import Scored
 from sparring.data.batch import Row, collate
@@ -94,7 +94,7 @@ def measure(job: Job, data: Data, machine: Machine, model: str) -> dict[str, flo
 
 
 def as_samples(scored: Scored) -> dict[str, Any]:
-    """Write one prompt with its samples as a row of samples.jsonl; `given` is left out where the data has none."""
+    """Write one prompt with its samples as a row of samples.jsonl; what the data does not have is left out."""
     row = {**vars(scored), "prompt": as_prompt(scored.prompt)}
     return {name: value for name, value in row.items() if value is not None}
 
@@ -103,7 +103,8 @@ def from_samples(row: Mapping[str, Any]) -> Scored:
     """Read what `as_samples` wrote."""
     lists = {n: tuple(row[n]) for n in ("responses", "logps", "ref_logps", "scores")}
     more = {n: row[n] for n in ("given", "joined") if n in row}
-    return Scored(prompt=from_prompt(row["prompt"]), where=row["where"], **lists, **more)
+    right = read_reference(row.get("reference"))
+    return Scored(prompt=from_prompt(row["prompt"]), where=row["where"], reference=right, **lists, **more)
 
 
 def _settings(job: Job) -> SelectionSettings:
@@ -183,7 +184,8 @@ def _scored(
             Scored(
                 prompt=record.prompt, responses=responses.texts[b], logps=tuple(logps[b]),
                 ref_logps=tuple(ref_logps[b]), scores=tuple(scores[b]) if is_judged else (),
-                given=record.response if isinstance(record, Demonstration) else None, where=row.where,
+                given=record.response if isinstance(record, Demonstration) else None,
+                reference=row.reference, where=row.where,
             )
         )  # fmt: skip
     return out

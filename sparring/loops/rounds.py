@@ -192,8 +192,9 @@ class Rounds:
         """The first samples of a round as the reports show them."""
         for s in map(from_samples, _read_rows(self.place(number) / "samples.jsonl", PROMPTS)):
             shown = zip(s.responses, s.scores or (0.0,) * len(s.responses), strict=True)
+            right = {} if s.reference is None else {"reference": s.reference}
             for text, score in islice(shown, s.joined, None):
-                yield {CLOCK: number, "prompt": prompt_text(s.prompt), "response": text, "score": score}
+                yield {CLOCK: number, "prompt": prompt_text(s.prompt), "response": text, "score": score} | right
 
     def _end_if_asked(self, number: int) -> None:
         if self.machine.any(self.run.is_asked_to_end) and (number < self.total or not self._figures(number)):
