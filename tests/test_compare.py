@@ -328,6 +328,9 @@ def test_a_changed_plan_and_a_folder_of_something_else_are_refused(tmp_path):
     prepare(read_plan(raw()), out)
     with pytest.raises(RunError, match=r"best_of was 0 and is now 4; put it back"):
         prepare(read_plan(raw(best_of=4)), out)
+    with pytest.raises(SettingError, match="two lines are called dpo"):
+        prepare(read_plan(raw(methods=["dpo", "dpo"])), tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
     with pytest.raises(RunError, match=r"no comparison here, but letter\.txt is"):

@@ -38,6 +38,7 @@ def prepare(plan: Plan, out: Path) -> Comparison:
     that holds another comparison or something else; nothing has been trained then.
     """
     before = _before(out)
+    lines_of(plan)  # refuses names that do not fit together, before anything is written
     if before is None or differences(before, plan):
         given, known = _grown(before, plan, out) if before is not None else (_split(plan, out), {})
         costs = costs_of(given, lines_of(given), out) | known
