@@ -10,7 +10,6 @@ import torch
 from sparring.models.machine import SHAPES
 
 PASSES = """
-import sys
 import torch
 from sparring.models.machine import Machine
 

@@ -133,3 +133,5 @@ def test_what_one_seed_one_prompt_or_no_common_seed_cannot_tell_is_not_told():
     assert paired("A", "SFT", {0: [1.0]}, {1: [1.0]}) is None
     same = paired("A", "SFT", {0: [1.0, 1.0], 1: [1.0, 1.0]}, {0: [1.0, 1.0], 1: [1.0, 1.0]})
     assert (same.mean, same.p) == (0.0, 1.0)
+    (equal,), _ = judge({"SFT": scores(0.5), "A": scores(0.5)}, ["SFT"])
+    assert equal.mean == 0 and equal.seeds_needed is None  # no number of seeds tells what is the same

@@ -98,7 +98,7 @@ def seeds_needed(found: Finding, tests: int) -> int | None:
         parts = seeds * fewer, max(0.0, prompts - left) + left * fewer, left * fewer
         variance, freedom = _variance(parts, S, found.prompts)
         far = t_quantile(1 - (1 - LEVEL) / 2 / tests, freedom) + t_quantile(POWER, freedom)
-        if abs(found.mean) >= far * math.sqrt(variance):
+        if abs(found.mean) > far * math.sqrt(variance):
             return S
     return None
 
@@ -184,10 +184,9 @@ def _corrected(tests: Sequence[Finding]) -> list[Finding]:
     told = [t for t in tests if t.p is not None]
     adjusted = dict(zip(map(id, told), holm([t.p for t in told if t.p is not None]), strict=True))
     found = [replace(t, adjusted=adjusted.get(id(t))) for t in tests]
-    unsure = [t.p is not None and t.verdict == "unclear" for t in found]
     return [
-        replace(t, seeds_needed=seeds_needed(t, len(told))) if is_unsure else t
-        for t, is_unsure in zip(found, unsure, strict=True)
+        replace(t, seeds_needed=seeds_needed(t, len(told))) if t.p is not None and t.verdict == "unclear" else t
+        for t in found
     ]
 
 
