@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.compare.lines import REFERENCE, SFT, Line, data_of, fill
+from sparring.compare.lines import REFERENCE, SFT, Line, data_of, fill, negatives_of
 from sparring.compare.plan import SEED, Plan
 from sparring.core.errors import FeedbackError, SettingError, UserError
 from sparring.core.registry import needs, welcomes
@@ -51,7 +51,7 @@ def job_of(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path, seed: i
     source = line.data
     return make_job(
         line.method, model=plan.model, data=data_of(line, seed), run=line.place(out, seed), policy=line.policy,
-        feedback=[fill(text, lines, out, seed) for text in line.feedback], negatives=line.negatives,
+        feedback=[fill(text, lines, out, seed) for text in line.feedback], negatives=negatives_of(line, seed),
         pretrain=line.pretrain, fields=source.fields, where=source.where, settings={**settings, "seed": seed},
     )  # fmt: skip
 

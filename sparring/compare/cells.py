@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sparring.compare.budget import Cost
-from sparring.compare.lines import BASE, Line, baseline, data_of, fill
+from sparring.compare.lines import BASE, Line, baseline, data_of, fill, negatives_of
 from sparring.compare.plan import Plan
 from sparring.compare.trail import trail
 from sparring.evaluation.suite import evaluate
@@ -171,7 +171,7 @@ def _train(work: Comparison, line: Line, seed: int) -> None:
     train(
         line.method, model=_model(work, line.start, seed), data=data_of(line, seed), run=line.place(work.out, seed),
         feedback=[fill(text, work.lines, work.out, seed) for text in line.feedback], policy=line.policy,
-        negatives=line.negatives, pretrain=line.pretrain, fields=line.data.fields, where=line.data.where, resume=True,
+        negatives=negatives_of(line, seed), pretrain=line.pretrain, fields=line.data.fields, where=line.data.where, resume=True,
         settings={**work.costs[line.name].settings, "seed": seed}, command=f"sparring compare --out {work.out}",
         quiet=True,
     )  # fmt: skip

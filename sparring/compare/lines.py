@@ -91,6 +91,11 @@ def data_of(line: Line, seed: int) -> str:
     return line.data.file.replace(SEED, str(seed))
 
 
+def negatives_of(line: Line, seed: int) -> str | None:
+    """The file of unwanted texts of a cell, if it has one."""
+    return None if line.negatives is None else line.negatives.replace(SEED, str(seed))
+
+
 def fill(text: str, lines: Mapping[str, Line], out: Path, seed: int) -> str:
     """Put run folders in place of {NAME}."""
     return REFERENCE.sub(lambda found: str(lines[found[1]].place(out, seed)), text)
