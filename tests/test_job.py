@@ -54,6 +54,7 @@ WRONG = [
     ("dpo", {"policy": "ppo"}, "belongs to recipes"),
     ("ppo", {}, "--feedback length"),
     ("ppo", {"feedback": ["length"], "negatives": "n.jsonl"}, "has none"),
+    ("ppo", {"feedback": ["length"], "base": "gpt2"}, "has none"),
     ("ppo", {"feedback": ["length"], "settings": {"judge_lr": 1.0}}, "no setting 'judge_lr'"),
     ("gumbel", {"feedback": ["length"]}, "must be the discriminator alone"),
     ("gumbel", {"feedback": ["discriminator", "length"]}, "must be the discriminator alone"),

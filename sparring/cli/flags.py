@@ -19,7 +19,7 @@ from sparring.loops import settings
 from sparring.loops.parts import trains_scorer
 
 VALUES = (
-    "method", "model", "data", "run", "eval_data", "feedback", "negatives", "pretrain", "fields", "where",
+    "method", "model", "data", "run", "eval_data", "feedback", "negatives", "base", "pretrain", "fields", "where",
     "negatives_where", "policy", "settings",
 )  # fmt: skip
 """What a --config file may say, besides what run.yaml records about the run that was made."""
@@ -196,6 +196,7 @@ def add_files(parser: Parser, choice: Choice, *, writes: bool = True) -> None:
             help=f"the policy's equation (default {policies[0]})")  # fmt: skip
     if choice.learning:
         add("--negatives", "FILE", "real but unwanted text that joins the fakes")
+        add("--base", "MODEL", "a model whose responses join the fakes")
         add("--negatives-where", "FIELD=VALUE", "keep only such rows of --negatives; repeat for more", repeat=True)
     add("--eval-data", "FILE", "held-out records; otherwise a share of the data is held out")
     add("--fields", "OURS=THEIRS,...", "which columns hold what, such as prompt=question,response=answer")

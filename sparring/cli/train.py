@@ -11,7 +11,8 @@ from sparring.cli.parser import Parser, flag
 from sparring.core.errors import SettingError
 
 ASKED = (
-    "model", "data", "eval_data", "feedback", "negatives", "pretrain", "fields", "where", "negatives_where", "settings",
+    "model", "data", "eval_data", "feedback", "negatives", "base", "pretrain", "fields", "where", "negatives_where",
+    "settings",
 )  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def arguments(args: argparse.Namespace, *, command: str = "train") -> dict[str, 
     given = {k: v for k, v in vars(args).items() if k not in ("choice", "words", "config", "method")}
     named = {knob.name for group in choice.groups() for knob in group.knobs()}
     settings = dict(choice.config.get("settings", {})) | {k: given.pop(k) for k in named & given.keys()}
-    call: dict[str, Any] = {"eval_data": None, "negatives": None, "pretrain": None, "fields": {}, "resume": False}
+    call: dict[str, Any] = dict.fromkeys(("eval_data", "negatives", "base", "pretrain"))
+    call |= {"fields": {}, "resume": False}
     call |= {"settings": settings, "feedback": (), "where": (), "negatives_where": ()}
     call |= {k: v for k, v in choice.config.items() if k != "settings"} | given
     if not isinstance(call["fields"], Mapping):

@@ -52,7 +52,8 @@ def job_of(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path, seed: i
     return make_job(
         line.method, model=plan.model, data=data_of(line, seed), run=line.place(out, seed), policy=line.policy,
         feedback=[fill(text, lines, out, seed) for text in line.feedback], negatives=negatives_of(line, seed),
-        pretrain=line.pretrain, fields=source.fields, where=source.where, settings={**settings, "seed": seed},
+        base=line.base, pretrain=line.pretrain, fields=source.fields, where=source.where,
+        settings={**settings, "seed": seed},
     )  # fmt: skip
 
 

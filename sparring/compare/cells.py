@@ -171,7 +171,8 @@ def _train(work: Comparison, line: Line, seed: int) -> None:
     train(
         line.method, model=_model(work, line.start, seed), data=data_of(line, seed), run=line.place(work.out, seed),
         feedback=[fill(text, work.lines, work.out, seed) for text in line.feedback], policy=line.policy,
-        negatives=negatives_of(line, seed), pretrain=line.pretrain, fields=line.data.fields, where=line.data.where, resume=True,
+        negatives=negatives_of(line, seed), base=line.base, pretrain=line.pretrain, fields=line.data.fields,
+        where=line.data.where, resume=True,
         settings={**work.costs[line.name].settings, "seed": seed}, command=f"sparring compare --out {work.out}",
         quiet=True,
     )  # fmt: skip

@@ -29,6 +29,7 @@ class Line:
     feedback: tuple[str, ...] = ()
     data: Source
     negatives: str | None = None
+    base: str | None = None
     pretrain: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     best_of: int = 1
@@ -115,6 +116,7 @@ def _of_entry(plan: Plan, entry: Entry, start: str, where: str) -> list[Line]:
                 name=" ".join([name, *(f"{knob}={value}" for knob, value in point.items())]), method=entry.method,
                 start=BASE if entry.start == "base" else start, policy=entry.policy, feedback=entry.feedback,
                 data=entry.data or plan.data, negatives=entry.negatives, pretrain=entry.pretrain,
+                base=plan.model if entry.base == BASE else entry.base,
                 settings={**plan.settings, **entry.settings, **point},
             )
         )  # fmt: skip

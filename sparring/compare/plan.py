@@ -61,6 +61,7 @@ class Entry:
     start: str = ""
     data: Source | None = None
     negatives: str | None = None
+    base: str | None = None
     pretrain: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, list[Any]] = field(default_factory=dict)
@@ -251,8 +252,8 @@ READERS: dict[type, dict[str, Reader]] = {
     Measure: {"prompts": _whole(0), "K": _whole(1), "max_tokens": _whole(1), "max_prompt": _whole(1),
               "temperature": _number(0, 100)},
     Entry: {"method": _text, "name": lambda v, w: _text(v, w) if v else "", "policy": _text, "start": _start,
-            "feedback": lambda v, w: _texts(v, w) if v else (), "data": _source, "negatives": _text, "pretrain": _text,
-            "settings": _values, "grid": _grid},
+            "feedback": lambda v, w: _texts(v, w) if v else (), "data": _source, "negatives": _text, "base": _text,
+            "pretrain": _text, "settings": _values, "grid": _grid},
     Plan: {"model": _text, "data": _source, "feedback": _texts, "methods": _entries, "title": _text,
            "eval_data": _source, "held_out": _number(0.001, 0.9), "seeds": _seeds,
            "budget": lambda v, w: _budget(v, w) if v else {}, "settings": _values, "sft": _values,

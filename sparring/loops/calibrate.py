@@ -30,7 +30,7 @@ from sparring.loops.reward import rewarded
 from sparring.loops.run import Run
 from sparring.loops.selections import select
 from sparring.loops.settings import OfflineSettings
-from sparring.loops.workload import Work, passes_of
+from sparring.loops.workload import Work, base_answers, passes_of
 from sparring.models import checkpoint
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference, hash_weights
@@ -85,7 +85,7 @@ def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
     assert trunk is not None
     length = None
     if job.online is not None:
-        found, length = _online(build_online(job, trunk, data, machine), job, work)
+        found, length = _online(build_online(job, trunk, data, machine), job, data, work)
     elif job.selection is not None:
         found = _selection(job, data, machine, work, trunk, loading)
     else:
@@ -210,7 +210,7 @@ def _saving(machine: Machine, state: dict[str, Any]) -> Cost:
         return timed(machine, lambda: checkpoint.save(Path(place), 0, state))
 
 
-def _online(made: Online, job: Job, work: Work) -> tuple[dict[str, Cost], float]:
+def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, Cost], float]:
     """Go through one round, part by part; says also how long its responses were."""
     settings, machine, networks = made.settings, made.machine, made.networks
     rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, settings.seed, "prompts").at(0)]
@@ -241,8 +241,10 @@ def _online(made: Online, job: Job, work: Work) -> tuple[dict[str, Cost], float]
     scoring, reading = timed(machine, score), timed(machine, look)
     updating = timed(machine, lambda: learner.improve(kept["rollout"].batch, kept["known"], 0))
     rounds = work.count + work.rest
-    asks = min(len(made.held_out), 4 * settings.batch) / (settings.batch * settings.K) * work.evaluations
-    found = {"sampling": sampling.times(rounds + asks), "scoring": scoring.times(rounds + asks),
+    a_round = settings.batch * settings.K
+    asks = min(len(made.held_out), 4 * settings.batch) / a_round * work.evaluations
+    first = base_answers(job, data) / a_round
+    found = {"sampling": sampling.times(rounds + asks + first), "scoring": scoring.times(rounds + asks),
              "reading": reading.times(rounds), "training": updating.times(work.count)}  # fmt: skip
     for judge in learners(made.feedback):
         watching = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=0))

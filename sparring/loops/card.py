@@ -23,6 +23,7 @@ def card(job: Job, figures: Mapping[str, float], level: str = "") -> str:
         "",
         f"- data: `{job.data}`{where}",
         *([f"- negatives: `{job.negatives}`"] if job.negatives else []),
+        *([f"- base, whose responses are fakes: `{job.base}`"] if job.base else []),
         *([f"- pre-training text: `{job.pretrain}`"] if job.pretrain else []),
         *([f"- feedback: {', '.join(job.judges())}"] if job.feedback else []),
         f"- seed: {job.seed}",

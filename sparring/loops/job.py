@@ -76,6 +76,7 @@ class Job:
     eval_data: str | None = None
     feedback: tuple[Any, ...] = ()
     negatives: str | None = None
+    base: str | None = None
     pretrain: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     where: tuple[str, ...] = ()
@@ -126,6 +127,7 @@ class Job:
             "eval_data": self.eval_data,
             "feedback": self.judges(),
             "negatives": self.negatives,
+            "base": self.base,
             "pretrain": self.pretrain,
             "fields": dict(self.fields),
             "where": list(self.where),
@@ -144,6 +146,7 @@ def make_job(
     eval_data: str | None = None,
     feedback: Sequence[Any] = (),
     negatives: str | None = None,
+    base: str | None = None,
     pretrain: str | None = None,
     fields: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
@@ -161,6 +164,8 @@ def make_job(
     learning = learners_of(specs)
     if negatives is not None and not learning:
         raise SettingError("--negatives are shown to a judge that learns along, and this run has none")
+    if base is not None and not learning:
+        raise SettingError("what the --base writes is shown to a judge that learns along, and this run has none")
     if pretrain is not None and not is_online:
         raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
     classes = classes_of(found, equation, learning)
@@ -170,7 +175,7 @@ def make_job(
     kind = DEMONSTRATION if needs_demonstrations(specs) else selects.data if selects else equation.data
     job = Job(
         method=method, model=str(model), data=str(data), run=Path(run), kind=kind, eval_data=eval_data,
-        policy=equation.name if made_of else None, feedback=specs, negatives=negatives, pretrain=pretrain,
+        policy=equation.name if made_of else None, feedback=specs, negatives=negatives, base=base, pretrain=pretrain,
         fields=dict(fields or {}), where=tuple(where), negatives_where=tuple(negatives_where), command=command, **parts,
     )  # fmt: skip
     _check_together(job)

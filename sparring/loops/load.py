@@ -38,6 +38,8 @@ from sparring.models.update import Updater, fitting_rate
 # demonstrations and 80 updates left it guessing (docs/log.md).
 HEAD_RATE = 100.0
 
+BASE_FILE = "base.jsonl"  # in a run folder: what the base wrote (loops/base.py)
+
 Say = Callable[[str], None]
 
 
@@ -75,15 +77,12 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
         train, held_out = split(records, job.data_settings.held_out, job.seed)
     for sentence in lessons(train).sentences():
         say(f"warning: {sentence}")
-    unwanted = ()
-    if job.negatives is not None:
-        raw = read_rows(job.negatives, where=job.negatives_where)
-        unwanted = _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
     if job.equation.view == COMPARISON and (number := cramped(train, trunk.tokenizer, job.data_settings.max_prompt)):
         say(f"warning: of {number} of {len(train)} preferences a part of the first response is cut, for the prompt "
             "holds both; raise --max-prompt")  # fmt: skip
     shown = VIEWS[job.equation.view]
     first = _encode(shown(train, job.seed, "train"), job, trunk, say, "data")
+    unwanted = [*_load_negatives(job, trunk, say), *_load_base(job, trunk, first)]
     asked = shown(held_out, job.seed, "held out")
     second = _encode(asked, job, trunk, say, "held-out data", start=len(first)) if asked else []
     pretrain = () if job.pretrain is None else _load_pretraining(job.pretrain, job, trunk, say)
@@ -161,6 +160,23 @@ def make_bag_of_words(job: Job, trunk: Trunk, data: Data, machine: Machine) -> B
     assert job.words is not None and job.judge is not None
     known = Demonstrations(real=data.train, held_out=(), unwanted=data.unwanted)
     return BagOfWords(known, job.words, job.judge, machine, vocabulary=len(trunk.tokenizer), seed=job.seed)
+
+
+def _load_negatives(job: Job, trunk: Trunk, say: Say) -> list[Row]:
+    """Read the texts of the unwanted kind, if there are any."""
+    if job.negatives is None:
+        return []
+    raw = read_rows(job.negatives, where=job.negatives_where)
+    return _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
+
+
+def _load_base(job: Job, trunk: Trunk, demonstrations: Sequence[Row]) -> Sequence[Row]:
+    """Read what the base wrote; before it has, demonstrations stand in for it, which a plan wants the lengths of."""
+    file = job.run / BASE_FILE
+    if job.base is None or not file.is_file():
+        return () if job.base is None else demonstrations
+    cut = replace(job, data_settings=replace(job.data_settings, overflow="cut"))  # as they were when sampled
+    return _encode(to_records(read_rows(str(file)), DEMONSTRATION), cut, trunk, lambda _: None, "base")
 
 
 def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row]:

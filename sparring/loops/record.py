@@ -18,7 +18,7 @@ from sparring.models.machine import Machine
 FILES = ("eval_data", "negatives", "pretrain")
 """Files that a run may have beside its data."""
 
-SAME = ("method", "policy", "feedback", "fields", "where", "negatives_where")
+SAME = ("method", "policy", "feedback", "base", "fields", "where", "negatives_where")
 """What a resumed run must be asked for as before, beside its settings; files may move, their contents may not."""
 
 

@@ -53,7 +53,7 @@ class DataSettings:
         choices=("error", "drop", "cut"),
     )
     held_out: float = knob(
-        0.1, "share of the prompts kept for evaluation when no evaluation file is given", within=(0, 0.9)
+        0.1, "share of the prompts kept for evaluation where no --eval-data is given", within=(0, 0.9)
     )
 
 
@@ -258,7 +258,7 @@ class RecipeSettings:
     sft_epochs: float = knob(
         0.0, "epochs of supervised fine-tuning on the demonstrations before the first round", within=(0, 1000)
     )
-    sft_lr: float = knob(0.0, "peak learning rate of that fine-tuning; 0 takes one that fits the model", within=(0, 10))
+    sft_lr: float = knob(0.0, "its peak learning rate; 0 takes one that fits the model", within=(0, 10))
 
 
 @settings

@@ -19,6 +19,7 @@ from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, SIMILARITY
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker
 from sparring.feedback.rule import as_rule, load_rule
+from sparring.loops.base import asked
 from sparring.loops.job import Job
 from sparring.loops.learner import FIXED, total_updates
 from sparring.loops.load import Data
@@ -148,9 +149,15 @@ def _online(job: Job, data: Data, length: float) -> Work:
     return Work(
         clock="round", count=settings.rounds, rest=rest, updates=updates, evaluations=evaluations,
         saves=math.ceil(total / settings.save_every), trained=round(trained), read=round(read), judged=round(judged),
-        sampled=(total * answers + evaluations * asks) * settings.max_tokens, judge_updates=judge_updates,
+        sampled=(total * answers + evaluations * asks + base_answers(job, data)) * settings.max_tokens,
+        judge_updates=judge_updates,
         update=largest, judge=one, sampling=_sampling(settings.batch, settings.K, settings.max_tokens, batches),
     )  # fmt: skip
+
+
+def base_answers(job: Job, data: Data) -> int:
+    """How many responses the base gives before the first round, if one was named."""
+    return math.prod(asked(len({r.prompt for r in data.train}))) if job.base is not None else 0
 
 
 def _answered(job: Job, rows: Sequence[Row], length: float) -> Pass:
