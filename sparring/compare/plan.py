@@ -10,6 +10,7 @@
     best_of: 4                          # and judge: who picks; left out, the first feedback does
     methods: [dpo, {method: ipo, grid: {tau: [0.1, 0.5]}}, {method: rlgaf, policy: rloo, settings: {rounds: 40}}]
 
+A method may also have `data`, `negatives` ({seed} as above), `pretrain`, and `base`: a model, or `base`, the plan's.
 In `feedback` and `judge`, {NAME} stands for the run of the method of that name with the same seed, which is then made
 before: a reward model, or a run with a judge in it.
 """
