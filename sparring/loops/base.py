@@ -2,7 +2,7 @@
 
 A policy that was fine-tuned has gone a part of the way from its base to the demonstrations. Against its own responses
 the judge learns what is left of that way, and with few demonstrations it learns their words by heart instead. Against
-the base's it sees the whole way, which is plainer to see and goes on in the same direction (docs/results/base.md).
+the base's it sees the whole way, which is plainer to see and goes on in the same direction (docs/rlgaf.md).
 
 The responses are sampled once, before the first round, and stay in the run folder, where they can be read.
 """

@@ -18,13 +18,10 @@ Three reward forms, of which the paper uses all at one place or another (a fourt
 With a perfect discriminator and no KL each of them ends at pi = p_data, where the discriminator's loss
 is log 2. With KL price b and the logit form the end is pi ~ p_data^(1/(1+b)) * pi_ref^(b/(1+b)).
 
-The model before fine-tuning (`--base`) may write a share a of the fakes. Then the end without KL is beyond p_data,
-
-    pi = ( p_data - a p_base ) / (1 - a)    0 where that is negative, the rest scaled to add up to 1
-
-and with KL the two pull against each other. The judge sees the whole way from the base to the demonstrations and not
-only what fine-tuning left of it, so with few of them, or a policy near them, it is a better guide
-(docs/results/demonstrations.md).
+The model before fine-tuning (`--base`) may write a share a of the fakes. Then the end without KL lies beyond the
+demonstrations, pi ~ c p_data - a p_base, and 0 where that is negative; c is 1 if it is so nowhere, else such that
+pi adds up to 1. With KL the two pull against each other. The judge sees the whole way from the base to the
+demonstrations and not only what fine-tuning left of it (docs/rlgaf.md).
 
 Two readings of the paper's IMDB experiment, in which only positive reviews are wanted: (i) positive
 reviews are real and only the policy's samples are fake; (ii) negative reviews are fakes as well
