@@ -172,9 +172,11 @@ def _load_negatives(job: Job, trunk: Trunk, say: Say) -> list[Row]:
 
 def _load_base(job: Job, trunk: Trunk, demonstrations: Sequence[Row]) -> Sequence[Row]:
     """Read what the base wrote; before it has, demonstrations stand in for it, which a plan wants the lengths of."""
+    if job.base is None:
+        return ()
     file = job.run / BASE_FILE
-    if job.base is None or not file.is_file():
-        return () if job.base is None else demonstrations
+    if not file.is_file():
+        return demonstrations
     cut = replace(job, data_settings=replace(job.data_settings, overflow="cut"))  # as they were when sampled
     return _encode(to_records(read_rows(str(file)), DEMONSTRATION), cut, trunk, lambda _: None, "base")
 
