@@ -12,7 +12,7 @@ from sparring.compare.plan import read_plan
 from sparring.core.errors import DataError, RunError
 from sparring.loops import base
 from sparring.loops.job import make_job
-from sparring.loops.load import load_data, load_model
+from sparring.loops.load import load_data, load_model, read_records
 from sparring.loops.workload import base_answers, workload
 from tests.small import JUDGE, ONLINE, machine, quick, rows, same, weights, world, write
 
@@ -33,13 +33,21 @@ def demonstrations():
 
 
 def test_the_base_answers_every_prompt_of_the_demonstrations_often_enough(tmp_path):
-    base.write_base(job(tmp_path, base=BASE), machine(), quiet=True)
+    base.write_base(job(tmp_path, base=BASE, settings={"held_out": 0.0}), machine(), quiet=True)
     prompts = {d["prompt"] for d in demonstrations()}
     each = -(-base.RESPONSES // len(prompts))
     asked = [row["prompt"] for row in said(tmp_path)]
     assert set(asked) == prompts and max(asked.count(p) for p in prompts) == each
     assert len(asked) > 0.8 * base.RESPONSES, "a response without a word is left out, and only that"
     assert all(row["response"].strip() for row in said(tmp_path))
+
+
+def test_it_is_not_asked_what_the_policy_is_measured_on(tmp_path):
+    some = job(tmp_path, base=BASE, settings={"held_out": 0.25})
+    base.write_base(some, machine(), quiet=True)
+    train, held_out = read_records(some)
+    assert held_out and {row["prompt"] for row in said(tmp_path)} == {r.prompt for r in train}
+    assert len({r.prompt for r in train}) < len({d["prompt"] for d in demonstrations()})
 
 
 def test_what_it_says_is_decided_by_the_seed_and_not_said_again(tmp_path):

@@ -134,6 +134,18 @@ def test_held_out_demonstrations_and_responses_to_their_prompts_are_never_learnt
     assert not any(f"to {names[p]!r}" in joined for p in PROMPTS[4:])
 
 
+def test_unwanted_texts_to_prompts_that_are_kept_out_are_not_learnt_either():
+    d = judge(judge_steps=20, unwanted=demonstrations(PROMPTS, "unwanted", tokens=BAD))
+    seen = spied(d)
+    d.learn(responses())
+    joined = " ".join(seen)
+    assert all((f"unwanted {i}" in joined) == (i < 4) for i in range(len(PROMPTS)))
+    d = judge(judge_steps=20, unwanted=demonstrations(PROMPTS[4:], "unwanted", tokens=BAD))
+    seen = spied(d)
+    d.learn(responses())
+    assert seen and "unwanted" not in " ".join(seen), "with none left there are fresh ones"
+
+
 def test_every_fake_is_set_against_a_demonstration_of_its_own_prompt():
     d = judge(judge_steps=10)
     pairs = []

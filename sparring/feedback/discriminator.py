@@ -122,6 +122,7 @@ class Discriminator:
         # A prompt is kept from the judge when all its demonstrations are; without prompts only texts can be.
         self._known_out = {row.prompt for row in data.held_out}
         self._kept_out = self._known_out - self._by_prompt.keys()
+        self._unwanted = [row for row in data.unwanted if row.prompt not in self._kept_out]
         self._buffer: list[Row] = []
         self._calls = 0
         self._right = {"real": (0.0, 0.0), "fake": (0.0, 0.0)}
@@ -239,8 +240,8 @@ class Discriminator:
 
     def _fake(self, fresh: list[Row], draw: Any) -> Row:
         """One unwanted text: of the unwanted kind, a spoilt demonstration, from the past, or fresh."""
-        if self.data.unwanted and draw.random() < self.terms.negatives_share:
-            return pick(self.data.unwanted, draw)
+        if self._unwanted and draw.random() < self.terms.negatives_share:
+            return pick(self._unwanted, draw)
         if self.settings.judge_spoilt and draw.random() < self.settings.judge_spoilt:
             bad = spoilt(pick(self.data.real, draw), self.data.real, draw)
             if bad is not None:

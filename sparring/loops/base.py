@@ -14,13 +14,11 @@ from sparring.core.errors import DataError
 from sparring.core.records import Demonstration, Prompt
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
-from sparring.data.formats import to_records
-from sparring.data.read import read_rows
 from sparring.data.responses import read_out
 from sparring.data.tokens import prepare
 from sparring.data.write import as_row
-from sparring.loops.job import DEMONSTRATION, Job
-from sparring.loops.load import BASE_FILE, load_model
+from sparring.loops.job import Job
+from sparring.loops.load import BASE_FILE, load_model, read_records
 from sparring.loops.progress import Progress
 from sparring.models.checkpoint import write_text
 from sparring.models.machine import Machine
@@ -53,7 +51,7 @@ def asked(prompts: int) -> tuple[int, int]:
 def _answers(job: Job, machine: Machine, *, quiet: bool) -> list[str]:
     """Sample the lines of the file; an empty response is none."""
     assert job.base is not None and job.online is not None
-    records = to_records(read_rows(job.data, where=job.where), DEMONSTRATION, fields=job.fields)
+    records, _ = read_records(job)
     prompts = list(dict.fromkeys(r.prompt for r in records))
     count, K = asked(len(prompts))
     chosen = [prompts[i] for i in sorted(rng(job.seed, "base").permutation(len(prompts))[:count])]

@@ -66,15 +66,19 @@ def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
     )  # fmt: skip
 
 
-def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
-    """Read, split, encode and check; everything that was cut or cannot teach is said in words."""
+def read_records(job: Job) -> tuple[list[Record], list[Record]]:
+    """Read the records to train on, and those held out: of a file of their own, or a share of the prompts."""
     records = _joinable(job) if job.selection and job.selection.join == "data" else _records(job.data, job.kind, job)
     if job.eval_data is not None:
-        train, held_out = records, _records(job.eval_data, job.kind, job)
-        if shared := shared_prompts(train, held_out):
-            say(f"warning: {len(shared)} prompts of {job.eval_data} are also trained on, so it measures memory too")
-    else:
-        train, held_out = split(records, job.data_settings.held_out, job.seed)
+        return records, _records(job.eval_data, job.kind, job)
+    return split(records, job.data_settings.held_out, job.seed)
+
+
+def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
+    """Read, split, encode and check; everything that was cut or cannot teach is said in words."""
+    train, held_out = read_records(job)
+    if shared := shared_prompts(train, held_out):
+        say(f"warning: {len(shared)} prompts of {job.eval_data} are also trained on, so it measures memory too")
     for sentence in lessons(train).sentences():
         say(f"warning: {sentence}")
     if job.equation.view == COMPARISON and (number := cramped(train, trunk.tokenizer, job.data_settings.max_prompt)):
