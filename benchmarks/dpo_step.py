@@ -35,7 +35,8 @@ from sparring.methods.dpo import DPO
 from sparring.methods.listwise_dpo import ListwiseDPO
 from sparring.models.backbone import quiet
 from sparring.models.forward import probe
-from sparring.models.signals import Network, Networks, compute, new_policy, new_reference
+from sparring.models.roles import Network, Networks, new_policy, new_reference
+from sparring.models.signals import compute
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import Sampling, sample
 

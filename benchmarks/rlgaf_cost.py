@@ -41,8 +41,8 @@ from sparring.loops.reward import rewarded
 from sparring.loops.run import Run
 from sparring.models.backbone import load_trunk
 from sparring.models.machine import Machine
+from sparring.models.roles import new_scorer
 from sparring.models.scorers import save_scorer
-from sparring.models.signals import new_scorer
 from sparring.rollout import sample as sampler
 from sparring.rollout.sample import Sampling, sample
 

@@ -199,7 +199,7 @@ def verdicts(place: Place, model: str) -> dict[str, Any]:
     from sparring.evaluation.measure import token_logps
     from sparring.evaluation.plan import Limits
     from sparring.models.backbone import load_trunk
-    from sparring.models.signals import Network
+    from sparring.models.roles import Network
 
     records, _ = read_records(str(place.home / "held_out_verdicts.jsonl"), {}, (), 0)
     networks = [Network(trunk=load_trunk(path, device="cpu")) for path in (model, place.start)]

@@ -30,7 +30,7 @@ from typing import Any
 
 from tasks import ask, read_part, scored_samples, write_rows
 
-SIZES, SEEDS = (50, 200, 1000), 3
+SIZES = (50, 200, 1000)
 JUDGE = {"reads": "mean", "epochs": 2.0, "batch": 16, "held_out": 0.0, "eval_every": 50, "overflow": "cut"}
 START = {"epochs": 1.0, "batch": 16, "held_out": 0.0, "eval_every": 50, "overflow": "cut"}
 Row = dict[str, Any]
@@ -38,12 +38,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where things come from and where they go; `tokens` is the length of a response."""
+    """Where things come from and where they go; `tokens` is the length of a response, `seeds` how many draws."""
 
     model: str
     data: Path
     home: Path
     tokens: int
+    seeds: int = 3
 
     def read(self, name: str, split: str) -> list[Row]:
         """Read the rows of one part of a file of the data folder."""
@@ -82,6 +83,7 @@ def main() -> None:
     for name in ("model", "data", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--only", nargs="*", choices=list(PARTS), help="some of the parts (default: all)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many draws of demonstrations (default: 3)")
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -89,10 +91,11 @@ def main() -> None:
     shutil.copy(Path(args.data) / "imdb_bow_sentiment.json.gz", out / "sentiment.json.gz")
     for name in args.only or PARTS:
         make, tokens = PARTS[name]
-        source = Source(model=args.model, data=Path(args.data), home=out / name, tokens=tokens)
-        if not (source.home / "made").exists():
+        source = Source(model=args.model, data=Path(args.data), home=out / name, tokens=tokens, seeds=args.seeds)
+        made = source.home / "made"
+        if not made.exists() or int(made.read_text() or 3) < args.seeds:
             make(source)
-            (source.home / "made").touch()
+            made.write_text(str(args.seeds))
 
 
 def reviews(source: Source) -> None:
@@ -171,7 +174,7 @@ def translations(source: Source) -> None:
 
 def demonstrations(source: Source, rows: list[Row], tested: list[Row], sizes: tuple[int, ...] = SIZES) -> None:
     """Draw demonstrations by the seed, fewer being the first of more; beside them the base's own, as a rejected one."""
-    for seed in range(SEEDS):
+    for seed in range(source.seeds):
         drawn = random.Random(f"{seed}/{source.home.name}").sample(rows, sizes[-1])
         own = source.sample(source.model, drawn)
         shown = [{"prompt": r["prompt"], "response": r["response"]} | right(r) for r in drawn]

@@ -11,7 +11,8 @@ from sparring import methods
 from sparring.core.registry import needs, welcomes
 from sparring.data.batch import Row, collate
 from sparring.models.forward import probe
-from sparring.models.signals import Network, Networks, compute
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute
 from sparring.models.trunk import Trunk
 from tests import nets
 

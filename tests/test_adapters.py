@@ -9,17 +9,9 @@ from sparring.core.errors import ModelError
 from sparring.methods.dpo import DPO
 from sparring.models.backbone import load_trunk, save_trunk
 from sparring.models.reference import hash_weights
+from sparring.models.roles import Network, Networks, new_critic, new_policy, new_reference, new_scorer
 from sparring.models.scorers import load_scorer, save_scorer
-from sparring.models.signals import (
-    Network,
-    Networks,
-    compute,
-    new_critic,
-    new_policy,
-    new_reference,
-    new_scorer,
-    score,
-)
+from sparring.models.signals import compute, score
 from sparring.models.trunk import is_map
 from tests import nets
 

@@ -13,8 +13,9 @@ from sparring.core.records import Preference
 from sparring.evaluation.agreement import agreement, judged
 from sparring.evaluation.intervals import share_of
 from sparring.models.backbone import save_trunk, tiny_model
+from sparring.models.heads import scalar_head
+from sparring.models.roles import Network
 from sparring.models.scorers import save_scorer
-from sparring.models.signals import Network, scalar_head
 
 N = 200
 

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from sparring.core.errors import ModelError
 from sparring.models.backbone import load_tokenizer, load_trunk, save_trunk, tiny_model
+from sparring.models.roles import new_policy, new_scorer
 from sparring.models.scorers import load_scorer, save_scorer
-from sparring.models.signals import new_policy, new_scorer
 from tests import nets
 
 IDS = torch.tensor([[5, 6, 7, 8]])

@@ -15,7 +15,7 @@ from sparring.feedback.protocol import LearningFeedback
 from sparring.loops.load import _keep_from_judge
 from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 from sparring.models.backbone import tiny_model
-from sparring.models.signals import new_scorer
+from sparring.models.roles import new_scorer
 from sparring.models.update import Updater
 from tests.small import WORDS, machine
 

@@ -22,8 +22,8 @@ from sparring.feedback.rule import as_rule
 from sparring.models.backbone import save_trunk, tiny_model
 from sparring.models.forward import probe
 from sparring.models.heads import scalar_head
+from sparring.models.roles import Network
 from sparring.models.scorers import save_scorer
-from sparring.models.signals import Network
 from sparring.rollout.sample import Rollout, Sampling, Stop, sample
 
 WORDS = ["good", "bad", "film", "was", "the"]

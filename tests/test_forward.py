@@ -8,7 +8,8 @@ from sparring.core.errors import ModelError
 from sparring.data.batch import Batch, Row, collate
 from sparring.models.forward import lay_out_dense, lay_out_packed, probe, read, states, window
 from sparring.models.heads import scalar_head
-from sparring.models.signals import Network, Networks, compute, score
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute, score
 from sparring.models.trunk import Trunk
 from tests import nets
 

@@ -11,7 +11,7 @@ from sparring.loops.gumbel import temperature
 from sparring.loops.settings import RelaxedSettings
 from sparring.methods import get
 from sparring.models.backbone import load_trunk
-from sparring.models.signals import Network, new_reference
+from sparring.models.roles import Network, new_reference
 from sparring.models.update import Updater
 from sparring.rollout.relaxed import Relaxation, log_probabilities
 from sparring.rollout.sample import Sampling, sample

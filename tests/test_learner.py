@@ -12,7 +12,8 @@ from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.methods.ppo import PPO
 from sparring.methods.reinforce_value import ReinforceValue
 from sparring.models.machine import Machine
-from sparring.models.signals import Networks, compute, new_critic, new_policy
+from sparring.models.roles import Networks, new_critic, new_policy
+from sparring.models.signals import compute
 from sparring.models.update import Updater
 from tests import nets
 

@@ -9,7 +9,8 @@ from sparring.data.batch import Row, collate
 from sparring.models import logprobs
 from sparring.models.allowed import pack, unpack
 from sparring.models.logprobs import token_logps
-from sparring.models.signals import Network, Networks, compute
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute
 from tests import nets
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sparring.models import lora
-from sparring.models.signals import Network, Networks, compute, new_policy
+from sparring.models.roles import Network, Networks, new_policy
+from sparring.models.signals import compute
 from tests import nets
 
 BATCH = nets.random_batch(3, B=3, K=2)

@@ -14,7 +14,7 @@ from sparring.loops.run import Run
 from sparring.loops.settings import OfflineSettings
 from sparring.models import checkpoint
 from sparring.models.backbone import load_trunk
-from sparring.models.signals import Network, Networks
+from sparring.models.roles import Network, Networks
 from sparring.models.update import Updater
 from tests.small import apart, machine, quick, rows, same, weights, world, write
 

@@ -18,7 +18,7 @@ from sparring.feedback.ranker import Ranker, better, load_ranker
 from sparring.loops.train import train
 from sparring.methods import get
 from sparring.models.backbone import load_trunk, save_trunk, tiny_model
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from tests.bandit import REWARD
 from tests.small import OFFLINE, quick, rows, same, weights, world, write
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from sparring.core.masked import masked_sum
 from sparring.data.batch import Row, collate
 from sparring.models.heads import scalar_head
-from sparring.models.signals import Network, Networks, compute
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute
 from tests import nets
 from tests.parity import (
     Found,

@@ -19,7 +19,8 @@ from sparring.loops.job import make_job
 from sparring.loops.plan import plan
 from sparring.loops.train import train
 from sparring.models.backbone import blank_model, load_trunk, save_trunk, tiny_model
-from sparring.models.signals import Networks, compute, new_policy
+from sparring.models.roles import Networks, new_policy
+from sparring.models.signals import compute
 from sparring.models.size import size_of
 from tests import small
 from tests.small import WORDS, world, write

@@ -4,7 +4,8 @@ import torch
 from sparring.data.batch import collate
 from sparring.models.machine import Machine
 from sparring.models.reference import cache_folder, hash_weights, store_reference
-from sparring.models.signals import Network, Networks, compute
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute
 from tests import nets
 
 

@@ -9,7 +9,8 @@ from sparring.core.errors import ModelError
 from sparring.core.relaxation import gumbel, noise_given, relax
 from sparring.data.batch import Row, collate
 from sparring.models.forward import embed
-from sparring.models.signals import Network, new_policy, new_reference, new_scorer, score
+from sparring.models.roles import Network, new_policy, new_reference, new_scorer
+from sparring.models.signals import score
 from sparring.rollout.relaxed import Relaxation, log_probabilities
 from tests.nets import EOS, V, random_batch, trunk
 

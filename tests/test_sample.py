@@ -10,7 +10,8 @@ from sparring.data.batch import Row, collate
 from sparring.models.allowed import unpack
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
-from sparring.models.signals import Network, Networks, compute, new_masker, new_policy
+from sparring.models.roles import Network, Networks, new_masker, new_policy
+from sparring.models.signals import compute
 from sparring.rollout import nucleus
 from sparring.rollout import sample as sampler
 from sparring.rollout.sample import Sampling, Stop, draw, end_tokens, sample

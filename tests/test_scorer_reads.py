@@ -9,8 +9,9 @@ from sparring.data.batch import Row, collate
 from sparring.evaluation.suite import evaluate
 from sparring.feedback.reward_model import score_texts
 from sparring.models.backbone import tiny_model
+from sparring.models.roles import new_scorer
 from sparring.models.scorers import load_scorer
-from sparring.models.signals import new_scorer, score
+from sparring.models.signals import score
 from tests.small import WORDS, quick, write
 
 # The better response says "ba" somewhere in its middle, so that its last token tells nothing.

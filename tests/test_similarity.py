@@ -8,7 +8,8 @@ from sparring.data.batch import Row, collate
 from sparring.data.responses import read_out
 from sparring.feedback.similarity import Similarity
 from sparring.models.backbone import tiny_model
-from sparring.models.signals import frozen_start, mean_states
+from sparring.models.roles import frozen_start
+from sparring.models.signals import mean_states
 from tests.small import WORDS, quick, rows
 
 EOS = 1

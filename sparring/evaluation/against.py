@@ -30,7 +30,7 @@ from sparring.evaluation.wins import Pairs, log_words, shares, win_figures
 from sparring.feedback.comparison import Comparison
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.models.trunk import Trunk
 
 REFERENCES = "references"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from sparring.core.records import Prompt, Record, right
 from sparring.data.tokens import prepare
 from sparring.evaluation.plan import Plan
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.rollout.sample import Rollout, sample
 
 

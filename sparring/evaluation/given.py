@@ -19,7 +19,7 @@ from sparring.evaluation.measure import Tick, by_prompt, token_logps
 from sparring.evaluation.trust import Found, Tables, pairs_of, trust
 from sparring.feedback.ranker import better
 from sparring.feedback.reward_model import score_in_parts
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 
 
 def ordered(records: Sequence[Record]) -> list[Record]:

@@ -24,8 +24,8 @@ from sparring.feedback.rule import as_rule, load_rule
 from sparring.feedback.saved import load_saved
 from sparring.models.backbone import load_trunk
 from sparring.models.folders import resolve
+from sparring.models.roles import Network
 from sparring.models.scorers import load_scorer
-from sparring.models.signals import Network
 from sparring.models.trunk import Trunk
 
 ENDLESS = 1_000_000_000  # positions of a model that does not say how many it has

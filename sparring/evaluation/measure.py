@@ -24,7 +24,8 @@ from sparring.data.responses import read_out
 from sparring.evaluation.figures import FIGURES, SCORE
 from sparring.evaluation.intervals import Estimate, mean_of, ratio_of, share_of
 from sparring.evaluation.text import text_figures
-from sparring.models.signals import Network, Networks, compute
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute
 from sparring.models.update import micro_batches
 from sparring.rollout.sample import Rollout, Stop
 

@@ -33,7 +33,7 @@ from sparring.feedback.comparison import Comparison
 from sparring.feedback.protocol import Feedback
 from sparring.models.backbone import load_trunk
 from sparring.models.checkpoint import write_text
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import Rollout
 

@@ -9,8 +9,8 @@ from sparring.evaluation.load import given_rows
 from sparring.evaluation.plan import Plan
 from sparring.evaluation.trust import Found
 from sparring.models.backbone import load_trunk
+from sparring.models.roles import Network
 from sparring.models.scorers import load_level, load_scorer
-from sparring.models.signals import Network
 
 
 def measure_scorer(model: str, records: Sequence[Record], plan: Plan, notes: list[str], *, is_ranker: bool) -> Found:

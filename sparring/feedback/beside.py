@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparring.data.batch import Row
 from sparring.feedback.reward_model import score_texts
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 
 
 def together(first: Row, second: Row) -> Row:

@@ -19,7 +19,7 @@ from sparring.data.split import prompt_text
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import in_both_orders
 from sparring.feedback.rule import find_function, reads_reference, required_of
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 
 Pair = tuple[Text, str, str]
 """A prompt and two responses to it."""

@@ -49,7 +49,8 @@ from sparring.feedback.beside import ahead
 from sparring.feedback.judge_loss import judge_loss, loss_so_far
 from sparring.feedback.reward_model import score_in_parts, score_texts
 from sparring.models.heads import at_end
-from sparring.models.signals import Network, score, score_prefixes
+from sparring.models.roles import Network
+from sparring.models.signals import score, score_prefixes
 from sparring.models.update import Updater
 
 BUFFER = 512  # earlier responses that are remembered

@@ -23,7 +23,8 @@ from sparring.data.responses import Responses
 from sparring.data.tokens import prepare
 from sparring.feedback.expression import RANKER, Call, call_of
 from sparring.models.backbone import load_trunk
-from sparring.models.signals import Network, Networks, compute
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute
 from sparring.models.trunk import Trunk
 from sparring.models.update import micro_batches
 

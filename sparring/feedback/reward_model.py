@@ -15,8 +15,9 @@ from torch import Tensor
 from sparring.core.errors import ModelError
 from sparring.data.batch import Batch, Row, collate
 from sparring.data.responses import Responses
+from sparring.models.roles import Network
 from sparring.models.scorers import load_level, load_scorer
-from sparring.models.signals import Network, score
+from sparring.models.signals import score
 from sparring.models.trunk import Trunk
 
 

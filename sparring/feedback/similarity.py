@@ -20,7 +20,8 @@ from torch.nn.functional import cosine_similarity
 from sparring.core.errors import FeedbackError
 from sparring.data.batch import Row, collate
 from sparring.data.responses import Responses
-from sparring.models.signals import Network, mean_states
+from sparring.models.roles import Network
+from sparring.models.signals import mean_states
 
 AT_ONCE = 64  # demonstrations in one pass
 

@@ -22,7 +22,7 @@ from sparring.loops.load import BASE_FILE, load_model, read_records
 from sparring.loops.progress import Progress
 from sparring.models.checkpoint import write_text
 from sparring.models.machine import Machine
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.rollout.sample import ROWS, Sampling, sample
 
 PROMPTS = 2048  # that the base answers at most

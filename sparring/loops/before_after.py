@@ -9,7 +9,7 @@ from typing import Any
 from sparring.core.seeds import derive
 from sparring.data.batch import Row
 from sparring.data.responses import read_out
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.rollout.sample import Sampling, sample
 
 PROMPTS = 8

@@ -22,16 +22,8 @@ from sparring.loops.pretrain import Pretraining
 from sparring.loops.progress import Progress
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference, cache_folder, store_reference
-from sparring.models.signals import (
-    Network,
-    Networks,
-    asks_for_reference,
-    new_critic,
-    new_masker,
-    new_policy,
-    new_reference,
-    new_scorer,
-)
+from sparring.models.roles import Network, Networks, new_critic, new_masker, new_policy, new_reference, new_scorer
+from sparring.models.signals import asks_for_reference
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
 from sparring.rollout.nucleus import Masker

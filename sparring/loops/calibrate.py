@@ -34,7 +34,8 @@ from sparring.loops.workload import Work, base_answers, passes_of
 from sparring.models import checkpoint
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference, hash_weights
-from sparring.models.signals import Networks, compute
+from sparring.models.roles import Networks
+from sparring.models.signals import compute
 from sparring.models.size import Size
 from sparring.models.update import micro_batches
 from sparring.rollout.sample import Sampling, sample

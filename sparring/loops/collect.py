@@ -24,7 +24,8 @@ from sparring.loops.order import Order
 from sparring.loops.progress import Progress
 from sparring.loops.settings import SelectionSettings
 from sparring.models.machine import Machine
-from sparring.models.signals import Network, Networks, compute
+from sparring.models.roles import Network, Networks
+from sparring.models.signals import compute
 from sparring.rollout.sample import ROWS, Rollout, Sampling, sample
 
 UNJUDGED = ("score", "score_std", "cue_length", "cue_fluency")  # figures that mean nothing without a judge

@@ -22,7 +22,8 @@ from sparring.loops.learner import in_parts, minibatches
 from sparring.loops.pretrain import Pretraining
 from sparring.loops.settings import OnlineSettings, RelaxedSettings
 from sparring.models.machine import Machine
-from sparring.models.signals import Networks, compute
+from sparring.models.roles import Networks
+from sparring.models.signals import compute
 from sparring.models.update import Updater
 from sparring.rollout.relaxed import Relaxation, log_probabilities
 from sparring.rollout.sample import Rollout

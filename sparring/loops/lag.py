@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.rollout.nucleus import Masker
 
 

@@ -15,7 +15,8 @@ from sparring.data.batch import Batch
 from sparring.loops.pretrain import Pretraining
 from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.models.machine import Machine
-from sparring.models.signals import Networks, compute
+from sparring.models.roles import Networks
+from sparring.models.signals import compute
 from sparring.models.update import Updater
 from sparring.rollout.sample import Rollout
 

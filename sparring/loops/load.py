@@ -30,7 +30,7 @@ from sparring.feedback.similarity import Similarity
 from sparring.loops.job import DEMONSTRATION, Job
 from sparring.models.backbone import load_trunk
 from sparring.models.machine import Machine
-from sparring.models.signals import frozen_start, new_scorer
+from sparring.models.roles import frozen_start, new_scorer
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
 

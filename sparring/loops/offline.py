@@ -25,7 +25,8 @@ from sparring.loops.run import Run
 from sparring.loops.settings import OfflineSettings
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference
-from sparring.models.signals import Networks, compute
+from sparring.models.roles import Networks
+from sparring.models.signals import compute
 from sparring.models.update import Updater, micro_batches
 
 SHOWN = ("loss", "eval_loss", "reward_accuracy", "eval_reward_accuracy", "grad_norm", "tokens_per_second")

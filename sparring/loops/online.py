@@ -32,7 +32,7 @@ from sparring.loops.run import Run
 from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.loops.watch import Watch
 from sparring.models.machine import Machine
-from sparring.models.signals import Networks
+from sparring.models.roles import Networks
 from sparring.models.update import Updater
 from sparring.rollout.sample import Rollout, Sampling, sample
 from sparring.rollout.store import sample_rows

@@ -13,7 +13,8 @@ from sparring.core.registry import needs
 from sparring.data.batch import Row, collate
 from sparring.loops.order import Order
 from sparring.models.machine import Machine
-from sparring.models.signals import Networks, compute
+from sparring.models.roles import Networks
+from sparring.models.signals import compute
 from sparring.models.update import Updater, micro_batches
 
 

@@ -23,8 +23,9 @@ from sparring.loops.offline import Offline
 from sparring.loops.online import Online
 from sparring.models.backbone import save_trunk
 from sparring.models.checkpoint import write_folder, write_text
+from sparring.models.roles import Networks
 from sparring.models.scorers import save_level, save_scorer
-from sparring.models.signals import Networks, score
+from sparring.models.signals import score
 from sparring.models.update import micro_batches
 
 MEASURED = 2000  # rows at most; the standard error of their mean is a fortieth of the scores' spread

@@ -16,7 +16,8 @@ from torch import Tensor
 from sparring.data.batch import Batch, Row, collate
 from sparring.models.checkpoint import write_bytes
 from sparring.models.machine import Machine
-from sparring.models.signals import Networks, compute
+from sparring.models.roles import Networks
+from sparring.models.signals import compute
 from sparring.models.update import micro_batches
 
 

@@ -17,7 +17,7 @@ from sparring.core.errors import ModelError
 from sparring.models.backbone import blank_classifier, load_tokenizer, load_weights
 from sparring.models.folders import check_folder, resolve
 from sparring.models.forward import probe
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.models.trunk import Trunk, narrow
 
 READS = "sparring_reads"

@@ -11,7 +11,7 @@ from sparring.data.responses import read_out
 from sparring.data.tokens import prepare
 from sparring.models.backbone import load_trunk
 from sparring.models.machine import Machine
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.rollout import sample as sampler
 from sparring.rollout.sample import Sampling
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 
 FIRST_LOOK = 128  # likeliest tokens that top-p looks at first
 

@@ -23,7 +23,7 @@ from sparring.data.batch import Batch
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
 from sparring.models.forward import embed
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import end_tokens
 

@@ -22,7 +22,7 @@ from sparring.data.batch import Batch, Row, collate
 from sparring.models.allowed import pack, restrict
 from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
-from sparring.models.signals import Network
+from sparring.models.roles import Network
 from sparring.rollout.nucleus import Masker, MaskingDecoder, cut
 
 ROWS = 256  # responses that are decoded together, at most
