@@ -39,6 +39,7 @@ SETTINGS = {
     "dpo lora, small passes": ["dpo", *OFFLINE, "--adapter", "lora", "--micro-tokens", "1024"],
     "ppo": ["ppo", *ONLINE, "--feedback", "length"],
     "rlgaf": ["rlgaf", *ONLINE, "--judge-warmup", "5"],
+    "rlgaf ratio": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--judge-reads", "ratio"],
     "rlgaf lora": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--adapter", "lora"],
     "rlgaf rloo lora fp32": ["rlgaf", "--policy", "rloo", *ONLINE, "--judge-warmup", "5", "--adapter", "lora",
                              "--precision", "fp32"],

@@ -25,7 +25,7 @@ from sparring.feedback.saved import load_saved
 from sparring.models.backbone import load_trunk
 from sparring.models.folders import resolve
 from sparring.models.roles import Network
-from sparring.models.scorers import load_scorer
+from sparring.models.scorers import RATIO, load_scorer
 from sparring.models.trunk import Trunk
 
 ENDLESS = 1_000_000_000  # positions of a model that does not say how many it has
@@ -158,8 +158,11 @@ def load_start(runs: Sequence[Origin], trunk: Trunk, plan: Plan, notes: list[str
 
 
 def is_scorer(model: str) -> bool:
-    """Tell a reward model from a language model by what its config.json says."""
-    file = Path(resolve(model)) / "config.json"
+    """Tell a reward model from a language model by what its config.json says, or what it is held against."""
+    folder = Path(resolve(model))
+    if (folder / RATIO).is_file():
+        return True
+    file = folder / "config.json"
     try:
         named = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError):  # loading says better what is wrong

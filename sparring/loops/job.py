@@ -229,7 +229,7 @@ def _online_problem(job: Job) -> str:
     if job.pretrain is not None and not mix.pretrain_weight:
         return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
     judge = job.discriminator
-    if judge is not None and (problem := misfit(judge.judge_loss, judge.judge_sees)):
+    if judge is not None and (problem := misfit(judge.judge_loss, judge.judge_sees, judge.judge_reads)):
         return problem
     if job.relaxed is not None and (problem := _relaxed_problem(job)):
         return problem
@@ -248,8 +248,9 @@ def _relaxed_problem(job: Job) -> str:
     assert reward is not None and nucleus is not None
     if job.feedback != (DISCRIMINATOR,):
         return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
-    if job.discriminator is not None and job.discriminator.judge_sees != "one":
-        return "it differentiates through single responses; leave judge_sees at one"
+    judge = job.discriminator
+    if judge is not None and (judge.judge_sees != "one" or judge.judge_reads == "ratio"):
+        return "it differentiates through the states of single responses; leave judge_sees at one, judge_reads at mean"
     if reward.scores != "given" or reward.unfinished:
         return "scores are not what it learns from, so leave scores and unfinished as they are"
     if nucleus.nucleus != 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sparring.core.errors import DataError
+from sparring.core.errors import DataError, ModelError
 from sparring.core.records import Rating, Record
 from sparring.core.seeds import derive, rng
 from sparring.data.batch import Row
@@ -30,13 +30,17 @@ from sparring.feedback.similarity import Similarity
 from sparring.loops.job import DEMONSTRATION, Job
 from sparring.models.backbone import load_trunk
 from sparring.models.machine import Machine
-from sparring.models.roles import frozen_start, new_scorer
+from sparring.models.roles import Network, frozen_start, new_ratio, new_scorer
+from sparring.models.scorers import frozen_model
 from sparring.models.trunk import Trunk
 from sparring.models.update import Updater, fitting_rate
 
 # A scorer's body is pre-trained, and a head that reads the mean state starts from zero. With one rate for both, 400
 # demonstrations and 80 updates left it guessing (docs/log.md).
 HEAD_RATE = 100.0
+# Of the rate that fits the model: a head on states knows nothing at first; a ratio knows what fine-tuning taught, and
+# forgets it if it learns fast (docs/log.md).
+SHARE = {"mean": 0.5, "last": 0.5, "ratio": 0.1}
 
 BASE_FILE = "base.jsonl"  # in a run folder: what the base wrote (loops/base.py)
 
@@ -132,20 +136,36 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     """Make a judge from the policy's own start, with a share of the demonstrations kept from it."""
     settings = job.discriminator
     assert settings is not None and job.judge is not None
-    network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
+    if settings.judge_reads == "ratio":
+        network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job, trunk))
+    else:
+        network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
     if settings.judge_sees == "pair":
         _check_room_for_two(job, trunk, data)
     real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
     size = sum(p.numel() for p in trunk.lm.parameters())
     updater = Updater(
         network.trainable(), machine, total=1,
-        lr=settings.judge_lr or fitting_rate(size, is_adapter=trunk.adapter != "none") / 2,
+        lr=settings.judge_lr or SHARE[settings.judge_reads] * fitting_rate(size, is_adapter=trunk.adapter != "none"),
         head_rate=head_rate(settings.judge_reads),
     )  # fmt: skip
     return Discriminator(
         network, updater, Demonstrations(real=real, held_out=kept, unwanted=data.unwanted), settings, job.judge,
         seed=job.seed, micro_tokens=job.optimizer.micro_tokens,
     )  # fmt: skip
+
+
+def _base(job: Job, trunk: Trunk) -> Network:
+    """Load the model that the judge is held against: the base, or what the policy starts from where none was named."""
+    if job.base is None:
+        return frozen_start(trunk)
+    base = frozen_model(job.base, device=str(trunk.device), low=trunk.low)
+    if base.trunk.tokenizer.get_vocab() != trunk.tokenizer.get_vocab():
+        raise ModelError(
+            f"{job.base}: its tokenizer is not that of {trunk.source}, so it would read other words; name the model "
+            "that was fine-tuned"
+        )
+    return base
 
 
 def _check_room_for_two(job: Job, trunk: Trunk, data: Data) -> None:

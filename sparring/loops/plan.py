@@ -107,7 +107,9 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     trained = size.adapter or (size.body if job.trains_scorer else size.numbers)
     masks = job.nucleus is not None and job.nucleus.nucleus < 1
     own = trained + size.adapter * has_critic + size.width * (has_critic or job.trains_scorer)
-    judged = (size.adapter or size.body) + size.width if is_judged else 0
+    is_ratio = job.discriminator is not None and job.discriminator.judge_reads == "ratio"
+    a_judge = size.numbers if is_ratio else size.body
+    judged = (size.adapter or a_judge) + size.width if is_judged else 0
     has_reference = "ref_token_logps" in asked and not (job.offline and job.offline.reference == "stored")
     standing = {
         "weights": float(size.held),
@@ -125,9 +127,9 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     aside = memory.gradients(own) if job.mix is not None and job.mix.pretrain_weight else 0
     moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits)}
     if work.judge is not None:
-        moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=False)
+        moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=is_ratio)
     if "ref_token_logps" in asked or readers(job):
-        moments["reading"] = memory.reading(size, work.update, has_logits="ref_token_logps" in asked)
+        moments["reading"] = memory.reading(size, work.update, has_logits=is_ratio or "ref_token_logps" in asked)
     if work.sampling is not None:
         s = work.sampling
         K = s.responses // s.prompts
@@ -151,19 +153,26 @@ def _asked(job: Job) -> list[str]:
 
 
 def _fixed_judges(job: Job, size: Size) -> int:
-    """Bytes of the judges that are models and do not learn."""
+    """Bytes of the judges that are models and do not learn, and of the model that one is held against."""
     total = 0
+    if job.discriminator is not None and job.discriminator.judge_reads == "ratio":
+        total += memory.frozen(size, 1) if job.base is None else _held(job.base, size)
     for name in readers(job):
         if name == SIMILARITY:
             total += memory.frozen(size, 1)
         elif name != DISCRIMINATOR:
             call = call_of(name)
-            lm = blank_model(call.parts[0] if call else name)
             # A classifier has no language-model head; a ranker answers with its own, and is held in 32 bits.
-            if not call:
-                narrow(lm.base_model, size.low)
-            total += held_bytes(lm if call else lm.base_model)
+            total += held_bytes(blank_model(call.parts[0])) if call else _held(name, size, has_head=False)
     return total
+
+
+def _held(model: str, size: Size, *, has_head: bool = True) -> int:
+    """Bytes of a model that is read only."""
+    lm = blank_model(model)
+    kept = lm if has_head else lm.base_model
+    narrow(kept, size.low)
+    return held_bytes(kept)
 
 
 def _size(job: Job, model: str, precision: str) -> Size:

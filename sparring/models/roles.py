@@ -18,7 +18,8 @@ class Network:
     """One role of a run: a trunk, which of its adapters speaks (None: none), and a scalar head if it scores.
 
     A scoring role `reads` the state after the last token, or the mean of the states after every token of the
-    response. The mean cannot look at how a text ends, and learns from far fewer examples (docs/log.md). A role that
+    response. The mean cannot look at how a text ends, and learns from far fewer examples (docs/log.md). One that is
+    held `against` another role reads the ratio of the likelihoods that the two give to the response. A role that
     `relaxes` reads mixtures of tokens, made of each batch by this function, where others read its tokens.
     """
 
@@ -26,6 +27,7 @@ class Network:
     adapter: str | None = None
     head: nn.Linear | None = None
     reads: str = "last"
+    against: "Network | None" = None
     relaxes: Callable[[Batch], Float[Tensor, "N V"]] | None = None
 
     @contextmanager
@@ -53,7 +55,7 @@ class Network:
         own = self.trunk.parameters(self.adapter)
         if self.head is None:
             return {f"body.{n}": p for n, p in own.items()}
-        if self.trunk.adapter == "none":
+        if self.trunk.adapter == "none" and self.against is None:
             own = dict(self.trunk.body.named_parameters())
         return {f"body.{n}": p for n, p in own.items()} | {f"head.{n}": p for n, p in self.head.named_parameters()}
 
@@ -114,6 +116,23 @@ def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True, reads
     own = trunk.copy() if copies else trunk
     own.body.requires_grad_(True)
     return Network(trunk=own, head=head, reads=reads)
+
+
+def new_ratio(trunk: Trunk, name: str, seed: int, against: Network) -> Network:
+    """Make a role that scores a response by how much likelier it finds it than `against` does, which stays as it is.
+
+    It begins as what the trunk is now, so that before it has learnt anything its score is the ratio of that to
+    `against`: a further adapter on the trunk, or a copy of it, and a weight of 1 for the ratio, to which 0 is added.
+    """
+    head = nn.Linear(1, 1, device=trunk.device)
+    nn.init.ones_(head.weight)
+    nn.init.zeros_(head.bias)
+    if trunk.adapter != "none":
+        trunk.add_adapter(name, seed)
+        return Network(trunk=trunk, adapter=name, head=head, reads="ratio", against=against)
+    own = trunk.copy()
+    own.lm.requires_grad_(True)
+    return Network(trunk=own, head=head, reads="ratio", against=against)
 
 
 def new_critic(policy: Network, seed: int) -> Network:

@@ -1,5 +1,8 @@
 """Scorers on disk: a body and a scalar head, as the sequence classifier that everybody loads.
 
+One that is held against another model is a language model, and is kept as one: `ratio.json` beside its weights names
+the other, which is not copied, and holds what the ratio is multiplied by and what is added.
+
 A reward model learns only differences, so the level of its scores means nothing until it is fixed. `score.json`
 beside the weights holds the mean score of good responses, one number for all prompts, which is taken off whenever
 the model is used as feedback.
@@ -14,14 +17,15 @@ import torch
 from torch import nn
 
 from sparring.core.errors import ModelError
-from sparring.models.backbone import blank_classifier, load_tokenizer, load_weights
-from sparring.models.folders import check_folder, resolve
+from sparring.models.backbone import blank_classifier, load_tokenizer, load_trunk, load_weights
+from sparring.models.folders import check_folder, resolve, whole_path
 from sparring.models.forward import probe
 from sparring.models.roles import Network
 from sparring.models.trunk import Trunk, narrow
 
 READS = "sparring_reads"
 LEVEL = "score.json"
+RATIO = "ratio.json"
 
 
 def save_scorer(network: Network, folder: Path) -> None:
@@ -35,9 +39,15 @@ def save_scorer(network: Network, folder: Path) -> None:
     assert head is not None, "a scorer has a scalar head"
     if trunk.adapter == "qlora":
         raise ModelError("a judge on 4-bit weights cannot be saved as a model of its own; train it with --adapter lora")
-    body = trunk.body if adapter is None else trunk.merged_body(adapter)
+    lm = trunk.lm if adapter is None else trunk.merged(adapter)
+    if network.against is not None:
+        lm.save_pretrained(folder)
+        trunk.tokenizer.save_pretrained(folder)
+        said = {"against": whole_path(network.against.trunk.source), "weight": head.weight.item()}
+        (folder / RATIO).write_text(json.dumps(said | {"bias": head.bias.item()}, indent=1) + "\n")
+        return
     scorer = blank_classifier(trunk)
-    scorer.base_model.load_state_dict(body.state_dict())
+    scorer.base_model.load_state_dict(lm.base_model.state_dict())
     scorer.score.load_state_dict({"weight": head.weight.detach().clone()})
     setattr(scorer.config, READS, network.reads)
     scorer.save_pretrained(folder)
@@ -47,10 +57,13 @@ def save_scorer(network: Network, folder: Path) -> None:
 def load_scorer(path: str, *, device: str = "cpu", low: torch.dtype | None = None) -> Network:
     """Load a sequence classifier with one label as a frozen role, its linear maps held in `low` if that is given.
 
-    Raises ModelError for a folder that holds no such model, or not all of its weights.
+    Raises ModelError for a folder that holds no such model, or not all of its weights, and where the model that it is
+    held against is gone.
     """
     folder = resolve(path)
     check_folder(folder, path)
+    if (Path(folder) / RATIO).is_file():
+        return _load_ratio(folder, device=device, low=low)
     tokenizer = load_tokenizer(path)
     try:
         scorer = load_weights("AutoModelForSequenceClassification", folder, path, {"dtype": torch.float32})
@@ -66,6 +79,34 @@ def load_scorer(path: str, *, device: str = "cpu", low: torch.dtype | None = Non
     probe(trunk)
     narrow(scorer.base_model, low)
     return Network(trunk=trunk, head=head, reads=getattr(scorer.config, READS, "last"))
+
+
+def _load_ratio(folder: str, *, device: str, low: torch.dtype | None) -> Network:
+    """Load a model that is held against another, and that other one."""
+    file = Path(folder) / RATIO
+    try:
+        said = json.loads(file.read_text())
+        other, weight, bias = str(said["against"]), float(said["weight"]), float(said["bias"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f'{file}: a model to hold this one against, "weight" and "bias" are missing') from error
+    try:
+        against = frozen_model(other, device=device, low=low)
+    except ModelError as error:
+        raise ModelError(f"{file}: the model that this one is held against cannot be loaded ({error})") from error
+    head = nn.Linear(1, 1, device=device)
+    nn.init.constant_(head.weight, weight)
+    nn.init.constant_(head.bias, bias)
+    head.requires_grad_(False)
+    own = frozen_model(folder, device=device, low=low)
+    return Network(trunk=own.trunk, head=head, reads="ratio", against=against)
+
+
+def frozen_model(path: str, *, device: str, low: torch.dtype | None) -> Network:
+    """Load a language model as a role that is never trained, its linear maps held in `low` if that is given."""
+    trunk = load_trunk(path, device=device)
+    trunk.lm.requires_grad_(False)
+    narrow(trunk.lm, low)
+    return Network(trunk=trunk)
 
 
 def save_level(folder: Path, mean: float, said: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ The names of an equation's parameters decide which networks run at all: no refer
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,7 +16,7 @@ from sparring.data.batch import Batch
 from sparring.models import logprobs
 from sparring.models.allowed import restrict
 from sparring.models.forward import States, lay_out_dense
-from sparring.models.heads import means_so_far, read, spread
+from sparring.models.heads import at_end, means_so_far, read, spread
 from sparring.models.roles import Network, Networks
 
 
@@ -49,6 +50,9 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
 def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "B K"]:
     """Read a scalar head once for each response, of `relaxed` tokens if given; one that is not there scores zero."""
     assert network.head is not None
+    if network.against is not None:
+        assert relaxed is None and network.relaxes is None, "the settings refuse a likelihood of mixtures of tokens"
+        return at_end(score_prefixes(network, batch), batch.mask)
     seen = network.states(batch, relaxed)
     if network.reads == "mean":
         return masked_mean(spread(read(network.head, seen.own), batch.mask), batch.mask)
@@ -60,6 +64,8 @@ def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None =
 def score_prefixes(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
     """Score each response up to each of its tokens as `score` would if it ended there; 0 on padding."""
     assert network.head is not None
+    if network.against is not None:
+        return spread(read(network.head, _ratios_so_far(network, batch)[batch.mask][:, None]), batch.mask)
     at_tokens = spread(read(network.head, network.states(batch).own), batch.mask)
     return means_so_far(at_tokens, batch.mask) if network.reads == "mean" else at_tokens
 
@@ -108,6 +114,18 @@ def _logps(
             temperature=networks.temperature, allowed=allowed,
         )  # fmt: skip
     return spread(flat, batch.mask)
+
+
+def _ratios_so_far(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
+    """Add up how much likelier each token is to a role than to the one it is held against, over the root of the length.
+
+    The sum alone would pay for length where most tokens are likelier, the mean for brevity: few tokens spread most.
+    """
+    free = replace(batch, allowed=None)  # whoever judges may find anything likely
+    own = _logps(Networks(policy=network), network, free, _Once(free))
+    with torch.no_grad():
+        other = _logps(Networks(policy=network), network.against, free, _Once(free))
+    return means_so_far(own - other, batch.mask, power=0.5)
 
 
 def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:

@@ -200,8 +200,8 @@ class Trunk:
         self.peft.peft_config[POLICY].base_model_name_or_path = self.base
         self.peft.save_pretrained(folder, selected_adapters=[POLICY], save_embedding_layers=False)
 
-    def merged_body(self, adapter: str) -> nn.Module:
-        """Make a body of its own, in 32 bits, with one adapter added to its weights; the trunk stays as it is."""
+    def merged(self, adapter: str) -> Any:
+        """Make a model of its own, in 32 bits, with one adapter added to its weights; the trunk stays as it is."""
         device = self.device
         self.lm.to("cpu")  # a second body in 32 bits may find no room where the first one is
         try:
@@ -209,7 +209,7 @@ class Trunk:
         finally:
             self.lm.to(device)
         twin.peft.float()  # the adapter's share would be lost in the rounding of 16 bits
-        return twin.peft.merge_and_unload(adapter_names=[adapter]).base_model
+        return twin.peft.merge_and_unload(adapter_names=[adapter])
 
     def frozen_copy(self) -> "Trunk":
         """Copy the weights as they are now, never to be trained."""

@@ -1,0 +1,159 @@
+"""A judge that is a language model: it scores a response by how much likelier it finds it than another model does."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import sparring
+from sparring.core.errors import ModelError, SettingError
+from sparring.data.batch import Row, collate
+from sparring.feedback.adversary import Demonstrations
+from sparring.feedback.discriminator import Discriminator
+from sparring.loops.job import make_job
+from sparring.loops.load import Data, load_model, make_discriminator
+from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
+from sparring.models.backbone import save_trunk, tiny_model
+from sparring.models.roles import Network, frozen_start, new_ratio
+from sparring.models.scorers import load_scorer, save_scorer
+from sparring.models.signals import score, score_prefixes
+from sparring.models.update import Updater
+from tests.small import JUDGE, ONLINE, WORDS, machine, quick, rows, same, weights, world
+from tests.test_discriminator import BAD, EOS, GOOD, PROMPTS, SETTINGS, demonstrations, responses
+
+RATIO = {"judge_reads": "ratio"}
+
+
+def tiny(seed=0):
+    return tiny_model(WORDS, width=16, layers=1, heads=2, context=32, seed=seed)
+
+
+def pair():
+    """A role and the one it is held against, which think differently."""
+    other = Network(trunk=tiny(1).frozen_copy())
+    return new_ratio(tiny(0), "judge", 0, other), other
+
+
+TEXTS = {(0, 0): ((3, 4), (10, 11, EOS)), (0, 1): ((3, 4), (12, 13, 14, 15, EOS)), (1, 0): ((5,), (16,))}
+
+
+def batch():
+    pairs = [Row(prompt=(3, 4), responses=(TEXTS[0, 0][1], TEXTS[0, 1][1])), Row(prompt=(5,), responses=((16,),))]
+    return collate(pairs)
+
+
+def likelihoods(trunk, prompt, response):
+    """The plain library's log-probability of each token."""
+    with torch.no_grad():
+        logits = trunk.lm(torch.tensor([[*prompt, *response]])).logits[0].log_softmax(-1)
+    return [float(logits[len(prompt) + t - 1, token]) for t, token in enumerate(response)]
+
+
+def test_the_score_is_the_sum_of_log_ratios_over_the_root_of_the_length():
+    judge, other = pair()
+    with torch.no_grad():
+        judge.head.weight.fill_(3.0)
+        judge.head.bias.fill_(-0.5)
+    found = score(judge, batch()).detach()
+    for place, (prompt, response) in TEXTS.items():
+        own, base = (likelihoods(t, prompt, response) for t in (judge.trunk, other.trunk))
+        gap = sum(a - b for a, b in zip(own, base, strict=True)) / len(response) ** 0.5
+        assert float(found[place]) == pytest.approx(3.0 * gap - 0.5, abs=1e-4)
+    assert float(found[1, 1]) == 0.0, "a response that is not there"
+
+
+def test_a_prefix_scores_as_the_text_that_ends_there():
+    judge, _ = pair()
+    whole = score_prefixes(judge, collate([Row(prompt=(3,), responses=((10, 11, 12),))]))[0, 0].detach()
+    for t in range(3):
+        part = score(judge, collate([Row(prompt=(3,), responses=((10, 11, 12)[: t + 1],))]))
+        assert float(whole[t]) == pytest.approx(float(part.detach()), abs=1e-5)
+
+
+def test_against_what_it_is_itself_nothing_is_likelier():
+    trunk = tiny(0)
+    judge = new_ratio(trunk, "judge", 0, frozen_start(trunk))
+    assert score(judge, batch()).abs().max() < 1e-5
+
+
+def test_only_its_own_weights_learn():
+    judge, other = pair()
+    score(judge, batch()).sum().backward()
+    assert all(p.grad is None for p in other.trunk.lm.parameters())
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in judge.trainable().values())
+    # Tied embeddings have two names and are one; nothing of the language model is left out.
+    assert {id(p) for p in judge.trunk.lm.parameters()} <= {id(p) for p in judge.trainable().values()}
+
+
+def test_it_learns_to_tell_what_people_write_and_knows_it_of_texts_it_has_not_seen():
+    trunk = tiny(0)
+    network = new_ratio(trunk, "judge", 0, frozen_start(trunk))
+    data = Demonstrations(
+        real=demonstrations(PROMPTS[:4] * 3, "real"), held_out=demonstrations(PROMPTS[4:] * 3, "kept")
+    )
+    settings = DiscriminatorSettings(**SETTINGS | RATIO | {"judge_steps": 30})
+    d = Discriminator(network, Updater(network.trainable(), machine(), lr=3e-3, total=1), data, settings,
+                      JudgeSettings(), seed=0, micro_tokens=8192)  # fmt: skip
+    for round_ in range(3):
+        figures = d.learn(responses(seed=round_))
+    assert figures["judge_accuracy_held_out"] > 0.8
+    good, bad = (d.score(responses(tokens=tokens, seed=9)).mean() for tokens in (GOOD, BAD))
+    assert good > bad + 1
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_it_is_saved_as_a_language_model_and_scores_as_before(tmp_path, adapter):
+    base = world() / "model"
+    job = make_job("rlgaf", model=str(base), data=str(world() / "texts.jsonl"), run=tmp_path / "run", base=str(base),
+                   settings={**ONLINE, **JUDGE, **RATIO, "adapter": adapter})  # fmt: skip
+    trunk = load_model(job, machine())
+    data = Data(train=demonstrations(PROMPTS, "real"), held_out=())
+    network = make_discriminator(job, trunk, data, machine()).network
+    with torch.no_grad():
+        for p in network.trainable().values():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    before = score(network, batch())
+    save_scorer(network, tmp_path / "judge")
+    assert json.loads((tmp_path / "judge" / "ratio.json").read_text())["against"] == str(base)
+    after = load_scorer(str(tmp_path / "judge"))
+    assert torch.allclose(score(after, batch()), before, atol=1e-4) and before.abs().max() > 0.01
+    assert not any(p.requires_grad for p in (*after.trunk.lm.parameters(), *after.against.trunk.lm.parameters()))
+    assert sparring.sample(str(tmp_path / "judge"), ["ba"], K=2, max_tokens=3, seed=0), "it speaks, too"
+
+
+def test_a_run_with_it_goes_on_exactly_and_leaves_a_judge_that_scores(tmp_path):
+    base = str(world() / "model")
+    run = quick("rlgaf", tmp_path / "run", base=base, settings=RATIO)
+    cut = shutil.copytree(run, tmp_path / "cut")
+    for part in ("model", "judge", "checkpoints/step-00000005"):
+        shutil.rmtree(cut / part)
+    quick("rlgaf", cut, base=base, settings=RATIO, resume=True)
+    assert rows(cut) == rows(run) and same(weights(cut), weights(run))
+    found = sparring.score(str(run), ["ba", "bi"], [["ba be", "bi"], ["bo"]])
+    assert [len(x) for x in found] == [2, 1]
+    (run / "judge" / "ratio.json").write_text(json.dumps({"against": str(tmp_path / "gone"), "weight": 1, "bias": 0}))
+    with pytest.raises(ModelError, match="held against cannot be loaded"):
+        sparring.score(str(run), ["ba"], [["ba"]])
+    (run / "judge" / "ratio.json").write_text("{}")
+    with pytest.raises(ModelError, match="are missing"):
+        sparring.score(str(run), ["ba"], [["ba"]])
+
+
+def test_without_a_base_it_is_held_against_the_policys_start(tmp_path):
+    run = quick("rlgaf", tmp_path / "run", settings=RATIO | {"judge_warmup": 0, "rounds": 1})
+    assert json.loads((run / "judge" / "ratio.json").read_text())["against"] == str(world() / "model")
+    assert abs(rows(run)[0]["score"]) < 1e-4, "before it has learnt, it finds nothing likelier"
+
+
+def test_what_a_ratio_cannot_do_is_refused_with_the_cure(tmp_path):
+    def job(method="rlgaf", **settings):
+        return make_job(method, model="m", data="d", run=tmp_path, settings=RATIO | settings)
+
+    with pytest.raises(SettingError, match="judge_reads at mean"):
+        job("rlgaf_gumbel")
+    with pytest.raises(SettingError, match="two responses as one text"):
+        job(judge_sees="pair", judge_loss="tie")
+    save_trunk(tiny_model(["other", "words"], width=8, layers=1, heads=1, context=32, seed=0), tmp_path / "foreign")
+    with pytest.raises(ModelError, match="its tokenizer is not that of"):
+        quick("rlgaf", tmp_path / "run", base=str(tmp_path / "foreign"), settings=RATIO)
