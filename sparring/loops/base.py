@@ -4,7 +4,8 @@ A policy that was fine-tuned has gone a part of the way from its base to the dem
 the judge learns what is left of that way, and with few demonstrations it learns their words by heart instead. Against
 the base's it sees the whole way, which is plainer to see and goes on in the same direction (docs/rlgaf.md).
 
-The responses are sampled once, before the first round, and stay in the run folder, where they can be read.
+The responses are sampled once, before the first round, and stay in the run folder, where they can be read. A judge
+that compares its likelihoods with the base's (`judge_reads: ratio`) knows the way without them, and meets none.
 """
 
 import json
@@ -30,9 +31,9 @@ RESPONSES = 256  # that it gives at least: to few prompts several each
 
 
 def write_base(job: Job, machine: Machine, *, quiet: bool) -> None:
-    """Let the base answer, and write the file whole; nothing to do where there is one, or no base was named."""
+    """Let the base answer, and write the file whole; nothing to do where there is one or need be none."""
     file = job.run / BASE_FILE
-    if job.base is None or file.is_file():
+    if job.base is None or job.has_ratio or file.is_file():
         return
     if machine.is_first:
         lines = _answers(job, machine, quiet=quiet)

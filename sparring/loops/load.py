@@ -136,7 +136,7 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     """Make a judge from the policy's own start, with a share of the demonstrations kept from it."""
     settings = job.discriminator
     assert settings is not None and job.judge is not None
-    if settings.judge_reads == "ratio":
+    if job.has_ratio:
         network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job, trunk))
     else:
         network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
@@ -196,7 +196,7 @@ def _load_negatives(job: Job, trunk: Trunk, say: Say) -> list[Row]:
 
 def _load_base(job: Job, trunk: Trunk, demonstrations: Sequence[Row]) -> Sequence[Row]:
     """Read what the base wrote; before it has, demonstrations stand in for it, which a plan wants the lengths of."""
-    if job.base is None:
+    if job.base is None or job.has_ratio:
         return ()
     file = job.run / BASE_FILE
     if not file.is_file():

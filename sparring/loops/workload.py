@@ -140,7 +140,7 @@ def _online(job: Job, data: Data, length: float) -> Work:
         one = _judge_pass(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
-        if judge.judge_reads == "ratio":  # the model that it is held against reads along
+        if job.has_ratio:  # the model that it is held against reads along
             read += total * a_round + judged
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:
@@ -158,8 +158,8 @@ def _online(job: Job, data: Data, length: float) -> Work:
 
 
 def base_answers(job: Job, data: Data) -> int:
-    """How many responses the base gives before the first round, if one was named."""
-    return math.prod(asked(len({r.prompt for r in data.train}))) if job.base is not None else 0
+    """How many responses the base gives before the first round, if its texts are to be fakes."""
+    return math.prod(asked(len({r.prompt for r in data.train}))) if job.base is not None and not job.has_ratio else 0
 
 
 def _answered(job: Job, rows: Sequence[Row], length: float) -> Pass:
