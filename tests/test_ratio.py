@@ -1,6 +1,7 @@
 """A judge that is a language model: it scores a response by how much likelier it finds it than another model does."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -11,6 +12,8 @@ from sparring.core.errors import ModelError, SettingError
 from sparring.data.batch import Row, collate
 from sparring.feedback.adversary import Demonstrations
 from sparring.feedback.discriminator import Discriminator
+from sparring.feedback.judge_loss import judge_loss
+from sparring.feedback.reward_model import score_texts as score_rows
 from sparring.loops.job import make_job
 from sparring.loops.load import Data, load_model, make_discriminator
 from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
@@ -32,7 +35,7 @@ def tiny(seed=0):
 def pair():
     """A role and the one it is held against, which think differently."""
     other = Network(trunk=tiny(1).frozen_copy())
-    return new_ratio(tiny(0), "judge", 0, other), other
+    return new_ratio(tiny(0), "judge", 0, other, length=4.0), other
 
 
 TEXTS = {(0, 0): ((3, 4), (10, 11, EOS)), (0, 1): ((3, 4), (12, 13, 14, 15, EOS)), (1, 0): ((5,), (16,))}
@@ -50,16 +53,15 @@ def likelihoods(trunk, prompt, response):
     return [float(logits[len(prompt) + t - 1, token]) for t, token in enumerate(response)]
 
 
-def test_the_score_is_the_sum_of_log_ratios_over_the_root_of_the_length():
+def test_the_score_is_the_sum_of_log_ratios_over_the_root_of_the_usual_length_and_a_number_for_each_token():
     judge, other = pair()
     with torch.no_grad():
-        judge.head.weight.fill_(3.0)
-        judge.head.bias.fill_(-0.5)
+        judge.head.bias.fill_(-0.3)
     found = score(judge, batch()).detach()
     for place, (prompt, response) in TEXTS.items():
         own, base = (likelihoods(t, prompt, response) for t in (judge.trunk, other.trunk))
-        gap = sum(a - b for a, b in zip(own, base, strict=True)) / len(response) ** 0.5
-        assert float(found[place]) == pytest.approx(3.0 * gap - 0.5, abs=1e-4)
+        want = sum((a - b) / 4.0**0.5 - 0.3 for a, b in zip(own, base, strict=True))
+        assert float(found[place]) == pytest.approx(want, abs=1e-4)
     assert float(found[1, 1]) == 0.0, "a response that is not there"
 
 
@@ -73,7 +75,7 @@ def test_a_prefix_scores_as_the_text_that_ends_there():
 
 def test_against_what_it_is_itself_nothing_is_likelier():
     trunk = tiny(0)
-    judge = new_ratio(trunk, "judge", 0, frozen_start(trunk))
+    judge = new_ratio(trunk, "judge", 0, frozen_start(trunk), length=4.0)
     assert score(judge, batch()).abs().max() < 1e-5
 
 
@@ -82,13 +84,14 @@ def test_only_its_own_weights_learn():
     score(judge, batch()).sum().backward()
     assert all(p.grad is None for p in other.trunk.lm.parameters())
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in judge.trainable().values())
+    assert "head.weight" not in judge.trainable()
     # Tied embeddings have two names and are one; nothing of the language model is left out.
     assert {id(p) for p in judge.trunk.lm.parameters()} <= {id(p) for p in judge.trainable().values()}
 
 
 def test_it_learns_to_tell_what_people_write_and_knows_it_of_texts_it_has_not_seen():
     trunk = tiny(0)
-    network = new_ratio(trunk, "judge", 0, frozen_start(trunk))
+    network = new_ratio(trunk, "judge", 0, frozen_start(trunk), length=4.0)
     data = Demonstrations(
         real=demonstrations(PROMPTS[:4] * 3, "real"), held_out=demonstrations(PROMPTS[4:] * 3, "kept")
     )
@@ -157,3 +160,23 @@ def test_what_a_ratio_cannot_do_is_refused_with_the_cure(tmp_path):
     save_trunk(tiny_model(["other", "words"], width=8, layers=1, heads=1, context=32, seed=0), tmp_path / "foreign")
     with pytest.raises(ModelError, match="its tokenizer is not that of"):
         quick("rlgaf", tmp_path / "run", base=str(tmp_path / "foreign"), settings=RATIO)
+
+
+def test_what_it_learns_is_the_log_of_how_much_more_people_write_a_text_than_the_policy():
+    # Three answers of one token: people give them 6, 3 and 1 time of ten, the policy 2, 3 and 5 times. A likelihood
+    # adds up to one over all tokens, which log p_data / pi does not: the number that is added makes room for that.
+    judge, _ = pair()
+    answers, people, policy = (10, 11, 12), (6, 3, 1), (2, 3, 5)
+
+    def texts(counts):
+        return [Row(prompt=(3,), responses=((a,),)) for a, n in zip(answers, counts, strict=True) for _ in range(n)]
+
+    optimizer = torch.optim.Adam(judge.trainable().values(), lr=1e-2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        real, fake = score_rows(judge, [*texts(people), *texts(policy)]).split(10)
+        judge_loss(real, fake, "bce", 0.0).total.mean().backward()
+        optimizer.step()
+    found = score_rows(judge, [Row(prompt=(3,), responses=((a,),)) for a in answers])
+    want = [math.log(p / q) for p, q in zip(people, policy, strict=True)]
+    assert found.tolist() == pytest.approx(want, abs=0.03)

@@ -137,7 +137,8 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     settings = job.discriminator
     assert settings is not None and job.judge is not None
     if job.has_ratio:
-        network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job, trunk))
+        length = sum(len(row.responses[0]) for row in data.train) / len(data.train)
+        network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job, trunk), length)
     else:
         network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
     if settings.judge_sees == "pair":
@@ -218,7 +219,7 @@ def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row
 
 def head_rate(reads: str) -> float:
     """How much faster a scalar head learns than its body, by what it reads."""
-    return HEAD_RATE if reads == "mean" else 1.0
+    return 1.0 if reads == "last" else HEAD_RATE
 
 
 def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -27,12 +27,9 @@ def spread(flat: Float[Tensor, " N"], mask: Bool[Tensor, "B K T"]) -> Float[Tens
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
 
-def means_so_far(x: Float[Tensor, "B K T"], mask: Bool[Tensor, "B K T"], power: float = 1.0) -> Float[Tensor, "B K T"]:
-    """Average the numbers of a response up to each of its tokens; 0 on padding, which follows the last token.
-
-    A sum is divided by this power of its length: 1/2 keeps the spread of independent numbers what it is.
-    """
-    so_far = torch.arange(1, x.shape[-1] + 1, device=x.device) ** power
+def means_so_far(x: Float[Tensor, "B K T"], mask: Bool[Tensor, "B K T"]) -> Float[Tensor, "B K T"]:
+    """Average the numbers of a response up to each of its tokens; 0 on padding, which follows the last token."""
+    so_far = torch.arange(1, x.shape[-1] + 1, device=x.device)
     return (x.where(mask, 0.0).cumsum(-1) / so_far).where(mask, 0.0)
 
 

@@ -51,13 +51,16 @@ class Network:
             return states(self.trunk, batch, relaxed)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The weights that training this role changes, by name: no language-model head for a role that scores."""
+        """The weights that training this role changes, by name: no language-model head for a role that reads states."""
         own = self.trunk.parameters(self.adapter)
         if self.head is None:
             return {f"body.{n}": p for n, p in own.items()}
-        if self.trunk.adapter == "none" and self.against is None:
+        head = dict(self.head.named_parameters())
+        if self.against is not None:
+            head.pop("weight")
+        elif self.trunk.adapter == "none":
             own = dict(self.trunk.body.named_parameters())
-        return {f"body.{n}": p for n, p in own.items()} | {f"head.{n}": p for n, p in self.head.named_parameters()}
+        return {f"body.{n}": p for n, p in own.items()} | {f"head.{n}": p for n, p in head.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,15 +121,19 @@ def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True, reads
     return Network(trunk=own, head=head, reads=reads)
 
 
-def new_ratio(trunk: Trunk, name: str, seed: int, against: Network) -> Network:
+def new_ratio(trunk: Trunk, name: str, seed: int, against: Network, length: float) -> Network:
     """Make a role that scores a response by how much likelier it finds it than `against` does, which stays as it is.
 
-    It begins as what the trunk is now, so that before it has learnt anything its score is the ratio of that to
-    `against`: a further adapter on the trunk, or a copy of it, and a weight of 1 for the ratio, to which 0 is added.
+        s(x, y) = sum_t { [ log q(y_t | x, y_<t) - log q_0(y_t | x, y_<t) ] / sqrt(length) + b }
+
+    q is a further adapter on the trunk, or a copy of it, so that before anything is learnt q / q_0 is what the trunk
+    is now over `against`. Over the root of the usual `length` in tokens, scores spread about as one token's do. b is
+    0 at first and learns: a likelihood adds up to one over all texts, and p_data / pi, which is looked for, does not.
     """
     head = nn.Linear(1, 1, device=trunk.device)
-    nn.init.ones_(head.weight)
+    nn.init.constant_(head.weight, length**-0.5)
     nn.init.zeros_(head.bias)
+    head.weight.requires_grad_(False)
     if trunk.adapter != "none":
         trunk.add_adapter(name, seed)
         return Network(trunk=trunk, adapter=name, head=head, reads="ratio", against=against)

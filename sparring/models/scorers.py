@@ -1,7 +1,7 @@
 """Scorers on disk: a body and a scalar head, as the sequence classifier that everybody loads.
 
 One that is held against another model is a language model, and is kept as one: `ratio.json` beside its weights names
-the other, which is not copied, and holds what the ratio is multiplied by and what is added.
+the other, which is not copied, and holds what a token's ratio is multiplied by and what is added to it.
 
 A reward model learns only differences, so the level of its scores means nothing until it is fixed. `score.json`
 beside the weights holds the mean score of good responses, one number for all prompts, which is taken off whenever

@@ -65,7 +65,8 @@ def score_prefixes(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
     """Score each response up to each of its tokens as `score` would if it ended there; 0 on padding."""
     assert network.head is not None
     if network.against is not None:
-        return spread(read(network.head, _ratios_so_far(network, batch)[batch.mask][:, None]), batch.mask)
+        earned = spread(read(network.head, _log_ratios(network, batch)), batch.mask)
+        return earned.cumsum(-1).where(batch.mask, 0.0)
     at_tokens = spread(read(network.head, network.states(batch).own), batch.mask)
     return means_so_far(at_tokens, batch.mask) if network.reads == "mean" else at_tokens
 
@@ -116,16 +117,13 @@ def _logps(
     return spread(flat, batch.mask)
 
 
-def _ratios_so_far(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
-    """Add up how much likelier each token is to a role than to the one it is held against, over the root of the length.
-
-    The sum alone would pay for length where most tokens are likelier, the mean for brevity: few tokens spread most.
-    """
+def _log_ratios(network: Network, batch: Batch) -> Float[Tensor, "N 1"]:
+    """Say of every response token how much likelier it is to a role than to the one that it is held against."""
     free = replace(batch, allowed=None)  # whoever judges may find anything likely
     own = _logps(Networks(policy=network), network, free, _Once(free))
     with torch.no_grad():
         other = _logps(Networks(policy=network), network.against, free, _Once(free))
-    return means_so_far(own - other, batch.mask, power=0.5)
+    return (own - other)[batch.mask][:, None]
 
 
 def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:
