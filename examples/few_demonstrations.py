@@ -26,6 +26,7 @@ ONLINE = {"rounds": 40, "batch": 32, "K": 8, "max_tokens": TOKENS, "lr": 1e-3, "
           "save_every": 20, "precision": "fp32"}  # fmt: skip
 SPIN = {"rounds": 3, "epochs": 2.0, "batch": 16, "lr": 3e-4, "max_tokens": TOKENS, "held_out": 0.0, "precision": "fp32"}
 DISCRIMINATOR = {"judge_lr": 5e-4, "judge_steps": 2}
+RATIO = {"judge_reads": "ratio"}
 RIVALS = {
     "SPIN": {"method": "spin", "settings": SPIN},
     "RLSR": {"method": "rlsr", "policy": "rloo", "settings": ONLINE},
@@ -33,6 +34,8 @@ RIVALS = {
     "RLGAF-PPO": {"method": "rlgaf", "policy": "ppo", "feedback": ["bag_of_words"], "settings": ONLINE},
     "RLGAF-REINFORCE": {"method": "rlgaf", "policy": "reinforce", "feedback": ["bag_of_words"], "settings": ONLINE},
     "RLGAF-RLOO, discriminator": {"method": "rlgaf", "policy": "rloo", "settings": ONLINE | DISCRIMINATOR},
+    "RLGAF-RLOO, ratio": {"method": "rlgaf", "policy": "rloo", "settings": ONLINE | RATIO, "has_base": True},
+    "RLGAF-PPO, ratio": {"method": "rlgaf", "policy": "ppo", "settings": ONLINE | RATIO, "has_base": True},
     "RLOO, frozen judge": {"method": "rloo", "settings": ONLINE},
 }
 BEST = "SFT + best of 4"
@@ -82,7 +85,7 @@ def one(out: Path, size: int, seed: int) -> None:
         if name == "RLOO, frozen judge":  # what the judge knows after its warm-up, and no more
             brief = ONLINE | {"rounds": 1, "lr": 1e-7}
             feedback = [train("frozen", "rlgaf", sft, brief, policy="rloo", feedback=["bag_of_words"])]
-        more = {"policy": how.get("policy"), "feedback": feedback}
+        more = {"policy": how.get("policy"), "feedback": feedback, "base": base if how.get("has_base") else None}
         run = train(name.replace(" ", "-"), how["method"], sft, how["settings"], **more)
         measure(place, run, prompts, sft, seed)
     measure(home / f"{BEST}.json", sft, prompts, sft, seed, judge=str(home / "RLGAF-RLOO"))

@@ -13,6 +13,7 @@ from sparring.data.batch import Row, collate
 from sparring.feedback.adversary import Demonstrations
 from sparring.feedback.discriminator import Discriminator
 from sparring.feedback.judge_loss import judge_loss
+from sparring.feedback.level import centre
 from sparring.feedback.reward_model import score_texts as score_rows
 from sparring.loops.job import make_job
 from sparring.loops.load import Data, load_model, make_discriminator
@@ -53,14 +54,14 @@ def likelihoods(trunk, prompt, response):
     return [float(logits[len(prompt) + t - 1, token]) for t, token in enumerate(response)]
 
 
-def test_the_score_is_the_sum_of_log_ratios_over_the_root_of_the_usual_length_and_a_number_for_each_token():
+def test_the_score_is_the_sum_of_log_ratios_over_the_root_of_the_usual_length():
     judge, other = pair()
-    with torch.no_grad():
-        judge.head.bias.fill_(-0.3)
+    judge.head.level = 0.2
+    judge.head.bias.data.fill_(-0.3)
     found = score(judge, batch()).detach()
     for place, (prompt, response) in TEXTS.items():
         own, base = (likelihoods(t, prompt, response) for t in (judge.trunk, other.trunk))
-        want = sum((a - b) / 4.0**0.5 - 0.3 for a, b in zip(own, base, strict=True))
+        want = sum(a - b - 0.2 for a, b in zip(own, base, strict=True)) / 4.0**0.5 - 0.3
         assert float(found[place]) == pytest.approx(want, abs=1e-4)
     assert float(found[1, 1]) == 0.0, "a response that is not there"
 
@@ -71,6 +72,19 @@ def test_a_prefix_scores_as_the_text_that_ends_there():
     for t in range(3):
         part = score(judge, collate([Row(prompt=(3,), responses=((10, 11, 12)[: t + 1],))]))
         assert float(whole[t]) == pytest.approx(float(part.detach()), abs=1e-5)
+
+
+def test_the_level_is_where_the_tokens_of_the_policy_are_worth_nothing():
+    network, _ = pair()
+    fresh = [Row(prompt=(3,), responses=((10,) * n,)) for n in (1, 2, 5)]
+    for parts in ([(0, 3)], [(0, 1), (1, 3)]):
+        network.head.level = 0.3
+        centre(network, fresh, lambda pairs, parts=parts: parts, machine())
+        assert float(score_rows(network, fresh).detach().sum()) == pytest.approx(0.0, abs=1e-5)
+    network.head.bias.data.fill_(-2.0)  # which is the judge's own and not the level's
+    before = network.head.level
+    centre(network, fresh, lambda pairs: [(0, 3)], machine())
+    assert network.head.level == pytest.approx(before, abs=1e-6)
 
 
 def test_against_what_it_is_itself_nothing_is_likelier():
@@ -84,7 +98,6 @@ def test_only_its_own_weights_learn():
     score(judge, batch()).sum().backward()
     assert all(p.grad is None for p in other.trunk.lm.parameters())
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in judge.trainable().values())
-    assert "head.weight" not in judge.trainable()
     # Tied embeddings have two names and are one; nothing of the language model is left out.
     assert {id(p) for p in judge.trunk.lm.parameters()} <= {id(p) for p in judge.trainable().values()}
 
@@ -135,11 +148,12 @@ def test_a_run_with_it_goes_on_exactly_and_leaves_a_judge_that_scores(tmp_path):
     assert rows(cut) == rows(run) and same(weights(cut), weights(run))
     found = sparring.score(str(run), ["ba", "bi"], [["ba be", "bi"], ["bo"]])
     assert [len(x) for x in found] == [2, 1]
-    (run / "judge" / "ratio.json").write_text(json.dumps({"against": str(tmp_path / "gone"), "weight": 1, "bias": 0}))
+    file = run / "judge" / "ratio.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"against": str(tmp_path / "gone")}))
     with pytest.raises(ModelError, match="held against cannot be loaded"):
         sparring.score(str(run), ["ba"], [["ba"]])
-    (run / "judge" / "ratio.json").write_text("{}")
-    with pytest.raises(ModelError, match="are missing"):
+    file.write_text("{}")
+    with pytest.raises(ModelError, match="not all are there"):
         sparring.score(str(run), ["ba"], [["ba"]])
 
 

@@ -91,8 +91,7 @@ def scorer_rewards(
     rows: Sequence[Row], scorer: Network, mean: float, *, micro_tokens: int
 ) -> tuple[dict[str, Estimate], Tables]:
     """Compare the data's order with that of a reward model's scores, in its own units; `mean` counts as 0."""
-    assert scorer.head is not None
-    batch = collate(rows).to(scorer.head.weight.device)
+    batch = collate(rows).to(scorer.trunk.device)
     scores = score_in_parts(scorer, batch, micro_tokens).double() - mean
     keys = [r.prompt for r in rows]
     number = by_prompt(keys, [1.0] * len(rows))

@@ -47,6 +47,7 @@ from sparring.feedback.adversary import (
 )
 from sparring.feedback.beside import ahead
 from sparring.feedback.judge_loss import judge_loss, loss_so_far
+from sparring.feedback.level import centre, level_of, set_level
 from sparring.feedback.reward_model import score_in_parts, score_texts
 from sparring.models.heads import at_end
 from sparring.models.roles import Network
@@ -186,6 +187,7 @@ class Discriminator:
         draw = rng(self.seed, "judge", self._calls)
         self._calls += 1
         row = self._watch(fresh, draw)
+        centre(self.network, fresh[:BUFFER], self._parts, self.updater.machine)
         mine = [r for r in fresh if r.prompt not in self._kept_out]
         steps = self.settings.judge_steps if updates is None else updates
         if self.held_out_accuracy > self.settings.gate or not mine:
@@ -282,10 +284,12 @@ class Discriminator:
         buffer = [(r.prompt, r.responses[0], r.where) for r in self._buffer]
         return {
             "updater": self.updater.state(), "buffer": buffer, "calls": self._calls, "right": dict(self._right),
+            "level": level_of(self.network),
         }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` returned."""
         self.updater.load(state["updater"])
         self._buffer = [Row(prompt=tuple(p), responses=(tuple(y),), where=w) for p, y, w in state["buffer"]]
+        set_level(self.network, state["level"])
         self._calls, self._right = state["calls"], {n: tuple(x) for n, x in state["right"].items()}

@@ -140,8 +140,8 @@ def _online(job: Job, data: Data, length: float) -> Work:
         one = _judge_pass(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
-        if job.has_ratio:  # the model that it is held against reads along
-            read += total * a_round + judged
+        if job.has_ratio:  # the model that it is held against reads along, and both find the level of each round
+            read += 3 * total * a_round + judged
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:
         texts = sum(r.tokens for r in data.pretrain) / len(data.pretrain)

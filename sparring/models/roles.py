@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparring.data.batch import Batch
 from sparring.models.forward import States, states
-from sparring.models.heads import scalar_head
+from sparring.models.heads import RatioHead, scalar_head
 from sparring.models.trunk import POLICY, Trunk
 
 
@@ -25,7 +25,7 @@ class Network:
 
     trunk: Trunk
     adapter: str | None = None
-    head: nn.Linear | None = None
+    head: nn.Linear | RatioHead | None = None
     reads: str = "last"
     against: "Network | None" = None
     relaxes: Callable[[Batch], Float[Tensor, "N V"]] | None = None
@@ -55,12 +55,9 @@ class Network:
         own = self.trunk.parameters(self.adapter)
         if self.head is None:
             return {f"body.{n}": p for n, p in own.items()}
-        head = dict(self.head.named_parameters())
-        if self.against is not None:
-            head.pop("weight")
-        elif self.trunk.adapter == "none":
+        if self.trunk.adapter == "none" and self.against is None:
             own = dict(self.trunk.body.named_parameters())
-        return {f"body.{n}": p for n, p in own.items()} | {f"head.{n}": p for n, p in head.items()}
+        return {f"body.{n}": p for n, p in own.items()} | {f"head.{n}": p for n, p in self.head.named_parameters()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,16 +121,10 @@ def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True, reads
 def new_ratio(trunk: Trunk, name: str, seed: int, against: Network, length: float) -> Network:
     """Make a role that scores a response by how much likelier it finds it than `against` does, which stays as it is.
 
-        s(x, y) = sum_t { [ log q(y_t | x, y_<t) - log q_0(y_t | x, y_<t) ] / sqrt(length) + b }
-
-    q is a further adapter on the trunk, or a copy of it, so that before anything is learnt q / q_0 is what the trunk
-    is now over `against`. Over the root of the usual `length` in tokens, scores spread about as one token's do. b is
-    0 at first and learns: a likelihood adds up to one over all texts, and p_data / pi, which is looked for, does not.
+    It is a further adapter on the trunk, or a copy of it: before it has learnt anything, it scores by the ratio of what
+    the trunk is now to `against`. `length` is that of a usual response, in tokens.
     """
-    head = nn.Linear(1, 1, device=trunk.device)
-    nn.init.constant_(head.weight, length**-0.5)
-    nn.init.zeros_(head.bias)
-    head.weight.requires_grad_(False)
+    head = RatioHead(length).to(trunk.device)
     if trunk.adapter != "none":
         trunk.add_adapter(name, seed)
         return Network(trunk=trunk, adapter=name, head=head, reads="ratio", against=against)

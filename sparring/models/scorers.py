@@ -1,7 +1,7 @@
 """Scorers on disk: a body and a scalar head, as the sequence classifier that everybody loads.
 
 One that is held against another model is a language model, and is kept as one: `ratio.json` beside its weights names
-the other, which is not copied, and holds what a token's ratio is multiplied by and what is added to it.
+the other, which is not copied, and holds the numbers of its head.
 
 A reward model learns only differences, so the level of its scores means nothing until it is fixed. `score.json`
 beside the weights holds the mean score of good responses, one number for all prompts, which is taken off whenever
@@ -20,6 +20,7 @@ from sparring.core.errors import ModelError
 from sparring.models.backbone import blank_classifier, load_tokenizer, load_trunk, load_weights
 from sparring.models.folders import check_folder, resolve, whole_path
 from sparring.models.forward import probe
+from sparring.models.heads import RatioHead
 from sparring.models.roles import Network
 from sparring.models.trunk import Trunk, narrow
 
@@ -40,11 +41,12 @@ def save_scorer(network: Network, folder: Path) -> None:
     if trunk.adapter == "qlora":
         raise ModelError("a judge on 4-bit weights cannot be saved as a model of its own; train it with --adapter lora")
     lm = trunk.lm if adapter is None else trunk.merged(adapter)
-    if network.against is not None:
+    if isinstance(head, RatioHead):
+        assert network.against is not None
         lm.save_pretrained(folder)
         trunk.tokenizer.save_pretrained(folder)
-        said = {"against": whole_path(network.against.trunk.source), "weight": head.weight.item()}
-        (folder / RATIO).write_text(json.dumps(said | {"bias": head.bias.item()}, indent=1) + "\n")
+        said = {"against": whole_path(network.against.trunk.source)} | head.state()
+        (folder / RATIO).write_text(json.dumps(said, indent=1) + "\n")
         return
     scorer = blank_classifier(trunk)
     scorer.base_model.load_state_dict(lm.base_model.state_dict())
@@ -86,17 +88,14 @@ def _load_ratio(folder: str, *, device: str, low: torch.dtype | None) -> Network
     file = Path(folder) / RATIO
     try:
         said = json.loads(file.read_text())
-        other, weight, bias = str(said["against"]), float(said["weight"]), float(said["bias"])
+        other = str(said["against"])
+        head = RatioHead(*(float(said[name]) for name in ("length", "level", "bias"))).to(device).requires_grad_(False)
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f'{file}: a model to hold this one against, "weight" and "bias" are missing') from error
+        raise ModelError(f"{file}: against, length, level and bias are needed, and not all are there") from error
     try:
         against = frozen_model(other, device=device, low=low)
     except ModelError as error:
         raise ModelError(f"{file}: the model that this one is held against cannot be loaded ({error})") from error
-    head = nn.Linear(1, 1, device=device)
-    nn.init.constant_(head.weight, weight)
-    nn.init.constant_(head.bias, bias)
-    head.requires_grad_(False)
     own = frozen_model(folder, device=device, low=low)
     return Network(trunk=own.trunk, head=head, reads="ratio", against=against)
 

@@ -16,7 +16,7 @@ from sparring.data.batch import Batch
 from sparring.models import logprobs
 from sparring.models.allowed import restrict
 from sparring.models.forward import States, lay_out_dense
-from sparring.models.heads import at_end, means_so_far, read, spread
+from sparring.models.heads import RatioHead, at_end, means_so_far, read, spread
 from sparring.models.roles import Network, Networks
 
 
@@ -49,10 +49,10 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
 
 def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "B K"]:
     """Read a scalar head once for each response, of `relaxed` tokens if given; one that is not there scores zero."""
-    assert network.head is not None
-    if network.against is not None:
+    if isinstance(network.head, RatioHead):
         assert relaxed is None and network.relaxes is None, "the settings refuse a likelihood of mixtures of tokens"
         return at_end(score_prefixes(network, batch), batch.mask)
+    assert network.head is not None
     seen = network.states(batch, relaxed)
     if network.reads == "mean":
         return masked_mean(spread(read(network.head, seen.own), batch.mask), batch.mask)
@@ -63,10 +63,9 @@ def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None =
 
 def score_prefixes(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
     """Score each response up to each of its tokens as `score` would if it ended there; 0 on padding."""
+    if isinstance(network.head, RatioHead):
+        return network.head(_log_ratios(network, batch), batch.mask)
     assert network.head is not None
-    if network.against is not None:
-        earned = spread(read(network.head, _log_ratios(network, batch)), batch.mask)
-        return earned.cumsum(-1).where(batch.mask, 0.0)
     at_tokens = spread(read(network.head, network.states(batch).own), batch.mask)
     return means_so_far(at_tokens, batch.mask) if network.reads == "mean" else at_tokens
 
@@ -117,13 +116,13 @@ def _logps(
     return spread(flat, batch.mask)
 
 
-def _log_ratios(network: Network, batch: Batch) -> Float[Tensor, "N 1"]:
+def _log_ratios(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
     """Say of every response token how much likelier it is to a role than to the one that it is held against."""
     free = replace(batch, allowed=None)  # whoever judges may find anything likely
     own = _logps(Networks(policy=network), network, free, _Once(free))
     with torch.no_grad():
         other = _logps(Networks(policy=network), network.against, free, _Once(free))
-    return (own - other)[batch.mask][:, None]
+    return own - other
 
 
 def _opposite_logps(networks: Networks, batch: Batch) -> Float[Tensor, "B K T"]:
@@ -165,7 +164,7 @@ def _linear_head(network: Network) -> nn.Linear | None:
 
 def _values(networks: Networks, batch: Batch, forward: Callable[[Network], States]) -> Float[Tensor, "B K T"]:
     critic = networks.critic
-    assert critic is not None and critic.head is not None
+    assert critic is not None and isinstance(critic.head, nn.Linear)
     if critic.adapter is None:
         hidden = forward(networks.policy).before.detach()
     else:
