@@ -74,13 +74,14 @@ def test_a_prefix_scores_as_the_text_that_ends_there():
         assert float(whole[t]) == pytest.approx(float(part.detach()), abs=1e-5)
 
 
-def test_the_level_is_where_the_tokens_of_the_policy_are_worth_nothing():
+def test_the_level_is_where_the_tokens_of_the_policy_but_the_last_are_worth_nothing():
     network, _ = pair()
-    fresh = [Row(prompt=(3,), responses=((10,) * n,)) for n in (1, 2, 5)]
+    fresh = [Row(prompt=(3,), responses=((*[10] * n, EOS),)) for n in (0, 1, 2, 5)]
+    begun = [Row(prompt=(3,), responses=((10,) * n,)) for n in (1, 2, 5)]
     for parts in ([(0, 3)], [(0, 1), (1, 3)]):
         network.head.level = 0.3
         centre(network, fresh, lambda pairs, parts=parts: parts, machine())
-        assert float(score_rows(network, fresh).detach().sum()) == pytest.approx(0.0, abs=1e-5)
+        assert float(score_rows(network, begun).detach().sum()) == pytest.approx(0.0, abs=1e-5)
     network.head.bias.data.fill_(-2.0)  # which is the judge's own and not the level's
     before = network.head.level
     centre(network, fresh, lambda pairs: [(0, 3)], machine())

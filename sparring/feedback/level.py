@@ -5,6 +5,7 @@ responses grew from 18 to 59 words, of 64 tokens at most (docs/log.md). Judges o
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -19,8 +20,13 @@ Parts = Callable[[Sequence[tuple[Row, Row]]], list[tuple[int, int]]]
 
 @torch.no_grad()
 def centre(network: Network, rows: Sequence[Row], parts: Parts, machine: Machine) -> None:
-    """Move the level to what a token of these responses is worth on average; `parts` says what fits in one pass."""
+    """Move the level to what a token of these responses is worth on average; `parts` says what fits in one pass.
+
+    Their last tokens do not count: an end, which fine-tuning makes far likelier, comes once, however long the response
+    is. Counted as one of its tokens it would be worth most to the shortest.
+    """
     head, total = network.head, 0.0
+    rows = [replace(row, responses=(row.responses[0][:-1],)) for row in rows if len(row.responses[0]) > 1]
     if not isinstance(head, RatioHead) or not rows:
         return
     for start, stop in parts([(row, row) for row in rows]):
