@@ -56,6 +56,7 @@ from sparring.models.update import Updater
 
 BUFFER = 512  # earlier responses that are remembered
 MEMORY = 0.8  # how much of the held-out figure comes from earlier rounds
+LEVELLED = 64  # responses of a round that say what a token is worth
 
 
 @runtime_checkable
@@ -187,7 +188,7 @@ class Discriminator:
         draw = rng(self.seed, "judge", self._calls)
         self._calls += 1
         row = self._watch(fresh, draw)
-        centre(self.network, fresh[:BUFFER], self._parts, self.updater.machine)
+        centre(self.network, fresh[:LEVELLED], self._parts, self.updater.machine)
         mine = [r for r in fresh if r.prompt not in self._kept_out]
         steps = self.settings.judge_steps if updates is None else updates
         if self.held_out_accuracy > self.settings.gate or not mine:

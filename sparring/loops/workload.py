@@ -15,6 +15,7 @@ from sparring.core.seeds import rng
 from sparring.core.selection import Scored
 from sparring.data.batch import Row
 from sparring.feedback.combine import build
+from sparring.feedback.discriminator import LEVELLED
 from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, SIMILARITY
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker
@@ -140,8 +141,8 @@ def _online(job: Job, data: Data, length: float) -> Work:
         one = _judge_pass(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
-        if job.has_ratio:  # the model that it is held against reads along, and both find the level of each round
-            read += 3 * total * a_round + judged
+        if job.has_ratio:  # the model that it is held against reads along; both find the level of each round
+            read += total * a_round * (1 + 2 * min(1, LEVELLED / answers)) + judged
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:
         texts = sum(r.tokens for r in data.pretrain) / len(data.pretrain)
