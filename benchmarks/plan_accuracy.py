@@ -39,7 +39,7 @@ SETTINGS = {
     "dpo lora, small passes": ["dpo", *OFFLINE, "--adapter", "lora", "--micro-tokens", "1024"],
     "ppo": ["ppo", *ONLINE, "--feedback", "length"],
     "rlgaf": ["rlgaf", *ONLINE, "--judge-warmup", "5"],
-    "rlgaf ratio": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--judge-reads", "ratio"],
+    "rlgaf base": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--base", "MODEL"],
     "rlgaf lora": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--adapter", "lora"],
     "rlgaf rloo lora fp32": ["rlgaf", "--policy", "rloo", *ONLINE, "--judge-warmup", "5", "--adapter", "lora",
                              "--precision", "fp32"],
@@ -104,7 +104,8 @@ def files(place: Path) -> dict[str, Path]:
 def compare(model: str, name: str, argv: list[str], data: dict[str, Path], place: Path) -> None:
     run = place / f"{model}-{name}".replace(" ", "-").replace(",", "")
     file = data["pairs" if argv[0] == "dpo" else "demos"]
-    words = [*argv, *LIMITS, "--model", str(SHARED / "models" / model), "--data", str(file)]
+    there = str(SHARED / "models" / model)
+    words = [*(there if word == "MODEL" else word for word in argv), *LIMITS, "--model", there, "--data", str(file)]
     env = {**os.environ, **GIVES_BACK, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def ask(*command: str) -> dict[str, Any]:

@@ -28,10 +28,8 @@ OF_PAIRS = ("bt", "tie")
 TIE = 0.55  # what a tie earns the critic
 
 
-def misfit(form: str, sees: str, reads: str = "mean") -> str:
-    """Say why a judge that sees this has no use for a loss, or for what it reads; empty where it has."""
-    if sees == "pair" and reads == "ratio":
-        return "judge_sees pair reads two responses as one text, and judge_reads ratio one after its prompt; leave one"
+def misfit(form: str, sees: str) -> str:
+    """Say why a judge that sees this has no use for a loss; empty where it has."""
     if sees == "pair" and form not in OF_PAIRS:
         return f"judge_sees pair says which of two is real, and judge_loss {form} judges one; set tie or bt"
     if sees == "prefix" and form in OF_PAIRS:

@@ -30,7 +30,7 @@ from sparring.loops.reward import rewarded
 from sparring.loops.run import Run
 from sparring.loops.selections import select
 from sparring.loops.settings import OfflineSettings
-from sparring.loops.workload import Work, base_answers, passes_of
+from sparring.loops.workload import Work, passes_of
 from sparring.models import checkpoint
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference, hash_weights
@@ -244,8 +244,7 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
     rounds = work.count + work.rest
     a_round = settings.batch * settings.K
     asks = min(len(made.held_out), 4 * settings.batch) / a_round * work.evaluations
-    first = base_answers(job, data) / a_round
-    found = {"sampling": sampling.times(rounds + asks + first), "scoring": scoring.times(rounds + asks),
+    found = {"sampling": sampling.times(rounds + asks), "scoring": scoring.times(rounds + asks),
              "reading": reading.times(rounds), "training": updating.times(work.count)}  # fmt: skip
     for judge in learners(made.feedback):
         watching = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=0))

@@ -12,7 +12,6 @@ def card(job: Job, figures: Mapping[str, float], level: str = "") -> str:
     """Write the model card: what was trained on what, by which equation, where its scores stand, the last figures."""
     policy = f" (policy: {job.policy})" if job.policy else ""
     where = f", rows with {', '.join(job.where)}" if job.where else ""
-    way = "with whose likelihoods the judge compares its own" if job.has_ratio else "whose responses are fakes"
     lines = [
         f"# {job.run.name}",
         "",
@@ -24,7 +23,7 @@ def card(job: Job, figures: Mapping[str, float], level: str = "") -> str:
         "",
         f"- data: `{job.data}`{where}",
         *([f"- negatives: `{job.negatives}`"] if job.negatives else []),
-        *([f"- base, {way}: `{job.base}`"] if job.base else []),
+        *([f"- base, with whose likelihoods the judge compares its own: `{job.base}`"] if job.base else []),
         *([f"- pre-training text: `{job.pretrain}`"] if job.pretrain else []),
         *([f"- feedback: {', '.join(job.judges())}"] if job.feedback else []),
         f"- seed: {job.seed}",

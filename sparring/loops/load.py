@@ -38,11 +38,9 @@ from sparring.models.update import Updater, fitting_rate
 # A scorer's body is pre-trained, and a head that reads the mean state starts from zero. With one rate for both, 400
 # demonstrations and 80 updates left it guessing (docs/log.md).
 HEAD_RATE = 100.0
-# Of the rate that fits the model: a head on states knows nothing at first; a ratio knows what fine-tuning taught, and
-# forgets it if it learns fast (docs/log.md).
-SHARE = {"mean": 0.5, "last": 0.5, "ratio": 0.1}
-
-BASE_FILE = "base.jsonl"  # in a run folder: what the base wrote (loops/base.py)
+# Of the rate that fits the model. A judge with a base knows at the start what fine-tuning taught, and forgets it if it
+# learns as fast as a head does (docs/log.md).
+SLOW = 0.1
 
 Say = Callable[[str], None]
 
@@ -90,7 +88,7 @@ def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
             "holds both; raise --max-prompt")  # fmt: skip
     shown = VIEWS[job.equation.view]
     first = _encode(shown(train, job.seed, "train"), job, trunk, say, "data")
-    unwanted = [*_load_negatives(job, trunk, say), *_load_base(job, trunk, first)]
+    unwanted = _load_negatives(job, trunk, say)
     asked = shown(held_out, job.seed, "held out")
     second = _encode(asked, job, trunk, say, "held-out data", start=len(first)) if asked else []
     pretrain = () if job.pretrain is None else _load_pretraining(job.pretrain, job, trunk, say)
@@ -136,18 +134,19 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     """Make a judge from the policy's own start, with a share of the demonstrations kept from it."""
     settings = job.discriminator
     assert settings is not None and job.judge is not None
-    if job.has_ratio:
+    if job.base is not None:
         length = sum(len(row.responses[0]) for row in data.train) / len(data.train)
-        network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job, trunk), length)
+        network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job.base, trunk), length)
     else:
         network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
     if settings.judge_sees == "pair":
         _check_room_for_two(job, trunk, data)
     real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
     size = sum(p.numel() for p in trunk.lm.parameters())
+    share = 0.5 if job.base is None else SLOW
     updater = Updater(
         network.trainable(), machine, total=1,
-        lr=settings.judge_lr or SHARE[settings.judge_reads] * fitting_rate(size, is_adapter=trunk.adapter != "none"),
+        lr=settings.judge_lr or share * fitting_rate(size, is_adapter=trunk.adapter != "none"),
         head_rate=head_rate(settings.judge_reads),
     )  # fmt: skip
     return Discriminator(
@@ -156,15 +155,13 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     )  # fmt: skip
 
 
-def _base(job: Job, trunk: Trunk) -> Network:
-    """Load the model that the judge is held against: the base, or what the policy starts from where none was named."""
-    if job.base is None:
-        return frozen_start(trunk)
-    base = frozen_model(job.base, device=str(trunk.device), low=trunk.low)
+def _base(model: str, trunk: Trunk) -> Network:
+    """Load the model that the judge is held against."""
+    base = frozen_model(model, device=str(trunk.device), low=trunk.low)
     if base.trunk.tokenizer.get_vocab() != trunk.tokenizer.get_vocab():
         raise ModelError(
-            f"{job.base}: its tokenizer is not that of {trunk.source}, so it would read other words; name the model "
-            "that was fine-tuned"
+            f"{model}: its tokenizer is not that of {trunk.source}, so it would read other words; name the model that "
+            "was fine-tuned"
         )
     return base
 
@@ -193,17 +190,6 @@ def _load_negatives(job: Job, trunk: Trunk, say: Say) -> list[Row]:
         return []
     raw = read_rows(job.negatives, where=job.negatives_where)
     return _encode(to_records(raw, DEMONSTRATION, fields=job.fields), job, trunk, say, "negatives")
-
-
-def _load_base(job: Job, trunk: Trunk, demonstrations: Sequence[Row]) -> Sequence[Row]:
-    """Read what the base wrote; before it has, demonstrations stand in for it, which a plan wants the lengths of."""
-    if job.base is None or job.has_ratio:
-        return ()
-    file = job.run / BASE_FILE
-    if not file.is_file():
-        return demonstrations
-    cut = replace(job, data_settings=replace(job.data_settings, overflow="cut"))  # as they were when sampled
-    return _encode(to_records(read_rows(str(file)), DEMONSTRATION), cut, trunk, lambda _: None, "base")
 
 
 def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row]:

@@ -107,7 +107,7 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     trained = size.adapter or (size.body if job.trains_scorer else size.numbers)
     masks = job.nucleus is not None and job.nucleus.nucleus < 1
     own = trained + size.adapter * has_critic + size.width * (has_critic or job.trains_scorer)
-    a_judge = size.numbers if job.has_ratio else size.body
+    a_judge = size.body if job.base is None else size.numbers
     judged = (size.adapter or a_judge) + size.width if is_judged else 0
     has_reference = "ref_token_logps" in asked and not (job.offline and job.offline.reference == "stored")
     standing = {
@@ -125,10 +125,11 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     has_logits = not job.trains_scorer
     aside = memory.gradients(own) if job.mix is not None and job.mix.pretrain_weight else 0
     moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits)}
+    compares = job.base is not None  # the judge is a language model, head and all
     if work.judge is not None:
-        moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=job.has_ratio)
+        moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=compares)
     if "ref_token_logps" in asked or readers(job):
-        moments["reading"] = memory.reading(size, work.update, has_logits=job.has_ratio or "ref_token_logps" in asked)
+        moments["reading"] = memory.reading(size, work.update, has_logits=compares or "ref_token_logps" in asked)
     if work.sampling is not None:
         s = work.sampling
         K = s.responses // s.prompts
@@ -154,8 +155,8 @@ def _asked(job: Job) -> list[str]:
 def _fixed_judges(job: Job, size: Size) -> int:
     """Bytes of the judges that are models and do not learn, and of the model that one is held against."""
     total = 0
-    if job.has_ratio:
-        total += memory.frozen(size, 1) if job.base is None else _held(job.base, size)
+    if job.base is not None:
+        total += _held(job.base, size)
     for name in readers(job):
         if name == SIMILARITY:
             total += memory.frozen(size, 1)

@@ -7,6 +7,7 @@ from sparring.core.registry import needs
 from sparring.feedback.expression import DISCRIMINATOR
 from sparring.feedback.judge_loss import misfit
 from sparring.loops.selections import rehearse
+from sparring.loops.settings import DiscriminatorSettings
 
 if TYPE_CHECKING:
     from sparring.loops.job import Job
@@ -38,7 +39,7 @@ def _online_problem(job: "Job") -> str:
     if job.pretrain is not None and not mix.pretrain_weight:
         return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
     judge = job.discriminator
-    if judge is not None and (problem := misfit(judge.judge_loss, judge.judge_sees, judge.judge_reads)):
+    if judge is not None and (problem := _judge_problem(judge, has_base=job.base is not None)):
         return problem
     if job.relaxed is not None and (problem := _relaxed_problem(job)):
         return problem
@@ -51,15 +52,25 @@ def _online_problem(job: "Job") -> str:
     return ""
 
 
+def _judge_problem(judge: DiscriminatorSettings, *, has_base: bool) -> str:
+    """Refuse what a judge cannot do, or does not look at."""
+    if has_base and judge.judge_sees == "pair":
+        return "judge_sees pair reads two responses as one text, and with a --base single ones are likelier or not"
+    if has_base and judge.judge_reads != "mean":
+        return "with a --base no state is read, so judge_reads says nothing; leave it out"
+    return misfit(judge.judge_loss, judge.judge_sees)
+
+
 def _relaxed_problem(job: "Job") -> str:
     """Refuse what has no effect where the judge is differentiated and its scores are only looked at."""
     reward, nucleus = job.reward, job.nucleus
     assert reward is not None and nucleus is not None
     if job.feedback != (DISCRIMINATOR,):
         return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
-    judge = job.discriminator
-    if judge is not None and (judge.judge_sees != "one" or judge.judge_reads == "ratio"):
-        return "it differentiates through the states of single responses; leave judge_sees at one, judge_reads at mean"
+    if job.base is not None:
+        return "it differentiates through the states of its judge, and with a --base no state is read; leave it out"
+    if job.discriminator is not None and job.discriminator.judge_sees != "one":
+        return "it differentiates through single responses; leave judge_sees at one"
     if reward.scores != "given" or reward.unfinished:
         return "scores are not what it learns from, so leave scores and unfinished as they are"
     if nucleus.nucleus != 1:

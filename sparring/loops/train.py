@@ -6,10 +6,9 @@ from typing import Any
 
 from sparring.core.errors import SettingError
 from sparring.loops import offline, online
-from sparring.loops.base import write_base
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.job import Job, make_job
-from sparring.loops.load import BASE_FILE, Data, load_data, load_feedback, load_model
+from sparring.loops.load import Data, load_data, load_feedback, load_model
 from sparring.loops.progress import Progress, note
 from sparring.loops.record import (
     check_contents,
@@ -54,7 +53,7 @@ def train(
 
     `feedback` holds judges by name, or one Python function of (response), (prompt, response) or (prompt, response,
     reference). `settings` are the method's knobs and the settings of its loop, by name; `sparring train METHOD --help`
-    lists them. `base` is the model before fine-tuning, whose responses join the fakes of a judge that learns along.
+    lists them. `base` is the model before fine-tuning: the discriminator then compares its likelihoods with it.
     With `resume` the run goes on from its newest checkpoint with the settings it was started with; a run
     that was never started is started. Raises UserError for anything that cannot be used, before anything
     is written; Diverged when training had to be stopped; Interrupted when the process was asked to end.
@@ -66,7 +65,7 @@ def train(
         settings=settings, command=command,
     )  # fmt: skip
     # A run that was ended before its first round has nothing else yet.
-    check_folder(job, resume=resume, may_hold={WARM_UP, BASE_FILE})
+    check_folder(job, resume=resume, may_hold={WARM_UP})
     if (folder / "model").is_dir():
         note(f"{folder}: this run is finished; its model is in {folder / 'model'}", quiet=quiet)
         return folder
@@ -142,7 +141,6 @@ def _hashes(job: Job, machine: Machine, weights: str, *, quiet: bool) -> dict[st
 def _execute(job: Job, start: str, *, quiet: bool) -> Path:
     machine = _machine(job)
     quiet = quiet or not machine.is_first
-    write_base(job, machine, quiet=quiet)
     trunk = load_model(job, machine, start)
     data = load_data(job, trunk, lambda text: note(text, quiet=quiet))
     _check_batch(job, machine, data, quiet=quiet)

@@ -20,7 +20,6 @@ from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, SIMILARITY
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker
 from sparring.feedback.rule import as_rule, load_rule
-from sparring.loops.base import asked
 from sparring.loops.job import Job
 from sparring.loops.learner import FIXED, total_updates
 from sparring.loops.load import Data
@@ -141,7 +140,7 @@ def _online(job: Job, data: Data, length: float) -> Work:
         one = _judge_pass(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
-        if job.has_ratio:  # the model that it is held against reads along; both find the level of each round
+        if job.base is not None:  # which reads along; both find the level of each round
             read += total * a_round * (1 + 2 * min(1, LEVELLED / answers)) + judged
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:
@@ -152,15 +151,10 @@ def _online(job: Job, data: Data, length: float) -> Work:
     return Work(
         clock="round", count=settings.rounds, rest=rest, updates=updates, evaluations=evaluations,
         saves=math.ceil(total / settings.save_every), trained=round(trained), read=round(read), judged=round(judged),
-        sampled=(total * answers + evaluations * asks + base_answers(job, data)) * settings.max_tokens,
+        sampled=(total * answers + evaluations * asks) * settings.max_tokens,
         judge_updates=judge_updates,
         update=largest, judge=one, sampling=_sampling(settings.batch, settings.K, settings.max_tokens, batches),
     )  # fmt: skip
-
-
-def base_answers(job: Job, data: Data) -> int:
-    """How many responses the base gives before the first round, if its texts are to be fakes."""
-    return math.prod(asked(len({r.prompt for r in data.train}))) if job.base is not None and not job.has_ratio else 0
 
 
 def _answered(job: Job, rows: Sequence[Row], length: float) -> Pass:
