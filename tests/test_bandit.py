@@ -238,25 +238,23 @@ def test_rlgaf_with_ppo_ends_at_the_same_places(kl, end):
     assert policy.tolist() == pytest.approx(end, abs=1e-3)
 
 
-# A share of the fakes is the base's: the best judge is log DATA / ((1 - a) pi + a BASE), and the end lies beyond DATA.
-BASE = START
+# A share of the fakes is of the unwanted kind: the best judge is log DATA / ((1 - a) pi + a UNWANTED), and the end lies
+# beyond DATA.
+UNWANTED = START
 BEYOND = {
-    (0.1, 0.0): [0.644444, 0.3, 0.055556],  # (DATA - a BASE) / (1 - a)
-    (0.5, 0.0): [
-        0.8,
-        0.2,
-        0.0,
-    ],  # the third arm would be below 0; the others share the rest: (5/6 DATA - 1/2 BASE) / (1/2)
+    (0.1, 0.0): [0.644444, 0.3, 0.055556],  # (DATA - a UNWANTED) / (1 - a)
+    # The third arm would be below 0; the others share the rest: (5/6 DATA - 1/2 UNWANTED) / (1/2).
+    (0.5, 0.0): [0.8, 0.2, 0.0],
     (0.5, 0.5): [0.587209, 0.336659, 0.076132],  # by bisection, below
 }
 
 
-def judge_with_base(share):
-    return lambda probs: (DATA / ((1 - share) * probs + share * BASE)).log()
+def judge_with_unwanted(share):
+    return lambda probs: (DATA / ((1 - share) * probs + share * UNWANTED)).log()
 
 
-def test_where_nothing_is_negative_the_end_is_the_demonstrations_less_the_base():
-    assert ((DATA - 0.1 * BASE) / 0.9).tolist() == pytest.approx(BEYOND[0.1, 0.0], abs=1e-6)
+def test_where_nothing_is_negative_the_end_is_the_demonstrations_less_the_unwanted():
+    assert ((DATA - 0.1 * UNWANTED) / 0.9).tolist() == pytest.approx(BEYOND[0.1, 0.0], abs=1e-6)
     assert [(5 / 6 * d - b / 2) / 0.5 for d, b in ((0.6, 0.2), (0.3, 0.3))] == pytest.approx([0.8, 0.2])
 
 
@@ -267,7 +265,7 @@ def test_with_a_price_the_end_is_where_score_less_price_is_the_same_for_every_ar
         low, high = -60.0, 0.0  # log-probabilities; score less price falls with them
         for _ in range(100):
             middle = (low + high) / 2
-            score = math.log(DATA[i] / ((1 - share) * math.exp(middle) + share * BASE[i]))
+            score = math.log(DATA[i] / ((1 - share) * math.exp(middle) + share * UNWANTED[i]))
             low, high = (middle, high) if score - kl * (middle - math.log(START[i])) > level else (low, middle)
         return math.exp(low)
 
@@ -280,6 +278,6 @@ def test_with_a_price_the_end_is_where_score_less_price_is_the_same_for_every_ar
 
 @pytest.mark.parametrize(("share", "kl"), BEYOND)
 @pytest.mark.parametrize(("name", "K"), [("reinforce", 1), ("rloo", 2)])
-def test_with_the_base_among_the_fakes_the_adversarial_pair_ends_beyond_the_demonstrations(name, K, share, kl):
-    policy, _ = climb(get(name)(kl=kl), judge_with_base(share), rates=[2.0] * 200, K=K, ref=START)
+def test_with_unwanted_texts_among_the_fakes_the_adversarial_pair_ends_beyond_the_demonstrations(name, K, share, kl):
+    policy, _ = climb(get(name)(kl=kl), judge_with_unwanted(share), rates=[2.0] * 200, K=K, ref=START)
     assert policy.tolist() == pytest.approx(BEYOND[share, kl], abs=2e-3)
