@@ -186,6 +186,12 @@ def test_what_a_judge_with_a_base_cannot_do_is_refused_with_the_cure(tmp_path):
         quick("rlgaf", tmp_path / "run", base=str(tmp_path / "foreign"))
 
 
+def test_a_base_that_is_not_there_is_refused_before_anything_is_fine_tuned(tmp_path):
+    with pytest.raises(ModelError, match="no such model folder"):
+        quick("rlgaf", tmp_path / "run", base=str(tmp_path / "gone"), settings={"sft_epochs": 1.0})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_plan_counts_what_the_base_reads_and_holds(tmp_path):
     base = str(world() / "model")
     jobs = [

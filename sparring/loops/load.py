@@ -68,19 +68,15 @@ def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:
     )  # fmt: skip
 
 
-def read_records(job: Job) -> tuple[list[Record], list[Record]]:
-    """Read the records to train on, and those held out: of a file of their own, or a share of the prompts."""
-    records = _joinable(job) if job.selection and job.selection.join == "data" else _records(job.data, job.kind, job)
-    if job.eval_data is not None:
-        return records, _records(job.eval_data, job.kind, job)
-    return split(records, job.data_settings.held_out, job.seed)
-
-
 def load_data(job: Job, trunk: Trunk, say: Say) -> Data:
     """Read, split, encode and check; everything that was cut or cannot teach is said in words."""
-    train, held_out = read_records(job)
-    if shared := shared_prompts(train, held_out):
-        say(f"warning: {len(shared)} prompts of {job.eval_data} are also trained on, so it measures memory too")
+    records = _joinable(job) if job.selection and job.selection.join == "data" else _records(job.data, job.kind, job)
+    if job.eval_data is not None:
+        train, held_out = records, _records(job.eval_data, job.kind, job)
+        if shared := shared_prompts(train, held_out):
+            say(f"warning: {len(shared)} prompts of {job.eval_data} are also trained on, so it measures memory too")
+    else:
+        train, held_out = split(records, job.data_settings.held_out, job.seed)
     for sentence in lessons(train).sentences():
         say(f"warning: {sentence}")
     if job.equation.view == COMPARISON and (number := cramped(train, trunk.tokenizer, job.data_settings.max_prompt)):
@@ -205,7 +201,7 @@ def _load_pretraining(source: str, job: Job, trunk: Trunk, say: Say) -> list[Row
 
 def head_rate(reads: str) -> float:
     """How much faster a scalar head learns than its body, by what it reads."""
-    return 1.0 if reads == "last" else HEAD_RATE
+    return HEAD_RATE if reads == "mean" else 1.0
 
 
 def _keep_from_judge(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:

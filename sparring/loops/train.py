@@ -23,6 +23,7 @@ from sparring.loops.results import write_results
 from sparring.loops.rounds import Rounds
 from sparring.loops.run import Run
 from sparring.loops.summary import show_summary
+from sparring.models.folders import resolve
 from sparring.models.machine import Machine
 from sparring.models.reference import hash_weights
 
@@ -69,6 +70,8 @@ def train(
     if (folder / "model").is_dir():
         note(f"{folder}: this run is finished; its model is in {folder / 'model'}", quiet=quiet)
         return folder
+    if job.base is not None:
+        resolve(job.base)  # a base that is not there is refused before anything is fine-tuned
     if job.selection is not None:
         return _select_and_train(job, quiet=quiet)
     return _execute(job, _start(job, quiet=quiet), quiet=quiet)
