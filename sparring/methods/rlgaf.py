@@ -18,10 +18,13 @@ Three reward forms, of which the paper uses all at one place or another (a fourt
 With a perfect discriminator and no KL each of them ends at pi = p_data, where the discriminator's loss
 is log 2. With KL price b and the logit form the end is pi ~ p_data^(1/(1+b)) * pi_ref^(b/(1+b)).
 
-The model before fine-tuning (`--base`) may write a share a of the fakes. Then the end without KL lies beyond the
-demonstrations, pi ~ c p_data - a p_base, and 0 where that is negative; c is 1 if it is so nowhere, else such that
-pi adds up to 1. With KL the two pull against each other. The judge sees the whole way from the base to the
-demonstrations and not only what fine-tuning left of it (docs/rlgaf.md).
+With the model before fine-tuning (`--base`) the discriminator has no head on its states: it is a language model q that
+scores a response by how much likelier it finds it than the base does,
+
+    s = sum_t [ log q(y_t | x, y_<t) - log p_base(y_t | x, y_<t) - level ] / sqrt(T) + bias
+
+It starts as the policy does, so it knows what fine-tuning changed before it has learnt anything; the end is the same.
+T is the mean length of a demonstration, and the level makes length worth nothing (docs/rlgaf.md).
 
 Two readings of the paper's IMDB experiment, in which only positive reviews are wanted: (i) positive
 reviews are real and only the policy's samples are fake; (ii) negative reviews are fakes as well
