@@ -30,7 +30,7 @@ from typing import Any
 
 from tasks import ask, read_part, scored_samples, write_rows
 
-SIZES = (50, 200, 1000)
+SIZES, SEEDS = (50, 200, 1000), 3
 JUDGE = {"reads": "mean", "epochs": 2.0, "batch": 16, "held_out": 0.0, "eval_every": 50, "overflow": "cut"}
 START = {"epochs": 1.0, "batch": 16, "held_out": 0.0, "eval_every": 50, "overflow": "cut"}
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ class Source:
     data: Path
     home: Path
     tokens: int
-    seeds: int = 3
+    seeds: int = SEEDS
 
     def read(self, name: str, split: str) -> list[Row]:
         """Read the rows of one part of a file of the data folder."""
@@ -83,7 +83,7 @@ def main() -> None:
     for name in ("model", "data", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--only", nargs="*", choices=list(PARTS), help="some of the parts (default: all)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many draws of demonstrations (default: 3)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many draws of demonstrations (default: {SEEDS})")
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def main() -> None:
         make, tokens = PARTS[name]
         source = Source(model=args.model, data=Path(args.data), home=out / name, tokens=tokens, seeds=args.seeds)
         made = source.home / "made"
-        if not made.exists() or int(made.read_text() or 3) < args.seeds:
+        if not made.exists() or int(made.read_text() or SEEDS) < args.seeds:  # older ones say nothing
             make(source)
             made.write_text(str(args.seeds))
 

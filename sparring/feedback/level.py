@@ -26,8 +26,10 @@ def centre(network: Network, rows: Sequence[Row], parts: Parts, machine: Machine
     is. Counted as one of its tokens it would be worth most to the shortest.
     """
     head, total = network.head, 0.0
+    if not isinstance(head, RatioHead):
+        return
     rows = [replace(row, responses=(row.responses[0][:-1],)) for row in rows if len(row.responses[0]) > 1]
-    if not isinstance(head, RatioHead) or not rows:
+    if not rows:
         return
     for start, stop in parts([(row, row) for row in rows]):
         with machine.computing():

@@ -107,8 +107,8 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     trained = size.adapter or (size.body if job.trains_scorer else size.numbers)
     masks = job.nucleus is not None and job.nucleus.nucleus < 1
     own = trained + size.adapter * has_critic + size.width * (has_critic or job.trains_scorer)
-    a_judge = size.body if job.base is None else size.numbers
-    judged = (size.adapter or a_judge) + size.width if is_judged else 0
+    compares = job.base is not None  # the judge is a language model, head and all
+    judged = (size.adapter or (size.numbers if compares else size.body)) + size.width if is_judged else 0
     has_reference = "ref_token_logps" in asked and not (job.offline and job.offline.reference == "stored")
     standing = {
         "weights": float(size.held),
@@ -125,7 +125,6 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     has_logits = not job.trains_scorer
     aside = memory.gradients(own) if job.mix is not None and job.mix.pretrain_weight else 0
     moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits)}
-    compares = job.base is not None  # the judge is a language model, head and all
     if work.judge is not None:
         moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=compares)
     if "ref_token_logps" in asked or readers(job):

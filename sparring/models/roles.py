@@ -127,10 +127,10 @@ def new_ratio(trunk: Trunk, name: str, seed: int, against: Network, length: floa
     head = RatioHead(length).to(trunk.device)
     if trunk.adapter != "none":
         trunk.add_adapter(name, seed)
-        return Network(trunk=trunk, adapter=name, head=head, reads="ratio", against=against)
+        return Network(trunk=trunk, adapter=name, head=head, against=against)
     own = trunk.copy()
     own.lm.requires_grad_(True)
-    return Network(trunk=own, head=head, reads="ratio", against=against)
+    return Network(trunk=own, head=head, against=against)
 
 
 def new_critic(policy: Network, seed: int) -> Network:

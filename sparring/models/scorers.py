@@ -97,7 +97,7 @@ def _load_ratio(folder: str, *, device: str, low: torch.dtype | None) -> Network
     except ModelError as error:
         raise ModelError(f"{file}: the model that this one is held against cannot be loaded ({error})") from error
     own = frozen_model(folder, device=device, low=low)
-    return Network(trunk=own.trunk, head=head, reads="ratio", against=against)
+    return Network(trunk=own.trunk, head=head, against=against)
 
 
 def frozen_model(path: str, *, device: str, low: torch.dtype | None) -> Network:

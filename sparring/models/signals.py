@@ -119,9 +119,10 @@ def _logps(
 def _log_ratios(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
     """Say of every response token how much likelier it is to a role than to the one that it is held against."""
     free = replace(batch, allowed=None)  # whoever judges may find anything likely
-    own = _logps(Networks(policy=network), network, free, _Once(free))
+    networks, forward = Networks(policy=network), _Once(free)
+    own = _logps(networks, network, free, forward)
     with torch.no_grad():
-        other = _logps(Networks(policy=network), network.against, free, _Once(free))
+        other = _logps(networks, network.against, free, forward)
     return own - other
 
 
