@@ -40,6 +40,7 @@ SETTINGS = {
     "ppo": ["ppo", *ONLINE, "--feedback", "length"],
     "rlgaf": ["rlgaf", *ONLINE, "--judge-warmup", "5"],
     "rlgaf base": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--base", "MODEL"],
+    "rlgaf ratio": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--base", "MODEL", "--judge-reads", "ratio"],
     "rlgaf lora": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--adapter", "lora"],
     "rlgaf rloo lora fp32": ["rlgaf", "--policy", "rloo", *ONLINE, "--judge-warmup", "5", "--adapter", "lora",
                              "--precision", "fp32"],

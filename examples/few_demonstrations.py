@@ -26,6 +26,7 @@ ONLINE = {"rounds": 40, "batch": 32, "K": 8, "max_tokens": TOKENS, "lr": 1e-3, "
           "save_every": 20, "precision": "fp32"}  # fmt: skip
 SPIN = {"rounds": 3, "epochs": 2.0, "batch": 16, "lr": 3e-4, "max_tokens": TOKENS, "held_out": 0.0, "precision": "fp32"}
 DISCRIMINATOR = {"judge_lr": 5e-4, "judge_steps": 2}
+RATIO = {"judge_reads": "ratio"}
 RIVALS = {
     "SPIN": {"method": "spin", "settings": SPIN},
     "RLSR": {"method": "rlsr", "policy": "rloo", "settings": ONLINE},
@@ -33,7 +34,7 @@ RIVALS = {
     "RLGAF-PPO": {"method": "rlgaf", "policy": "ppo", "feedback": ["bag_of_words"], "settings": ONLINE},
     "RLGAF-REINFORCE": {"method": "rlgaf", "policy": "reinforce", "feedback": ["bag_of_words"], "settings": ONLINE},
     "RLGAF-RLOO, discriminator": {"method": "rlgaf", "policy": "rloo", "settings": ONLINE | DISCRIMINATOR},
-    "RLGAF-RLOO, base": {"method": "rlgaf", "policy": "rloo", "settings": ONLINE, "has_base": True},
+    "RLGAF-RLOO, ratio": {"method": "rlgaf", "policy": "rloo", "settings": ONLINE | RATIO, "has_base": True},
     "RLOO, frozen judge": {"method": "rloo", "settings": ONLINE},
 }
 BEST = "SFT + best of 4"

@@ -1,166 +1,77 @@
-"""A judge that is a language model: it scores a response by how much likelier it finds it than another model does."""
+"""The model before fine-tuning, whom a judge that learns along meets before it meets the policy."""
 
 import json
-import math
 import shutil
 
 import pytest
-import torch
 
-import sparring
 from sparring.compare.lines import lines_of, negatives_of
 from sparring.compare.plan import read_plan
 from sparring.core.errors import ModelError, RunError, SettingError
-from sparring.data.batch import Row, collate
-from sparring.feedback.adversary import Demonstrations
-from sparring.feedback.discriminator import Discriminator
-from sparring.feedback.judge_loss import judge_loss
-from sparring.feedback.level import centre
-from sparring.feedback.reward_model import score_texts as score_rows
+from sparring.loops.answers import Answers
 from sparring.loops.job import make_job
-from sparring.loops.load import Data, load_model, make_discriminator
+from sparring.loops.online import OF_POLICY
 from sparring.loops.plan import plan
-from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
-from sparring.models.backbone import save_trunk, tiny_model
-from sparring.models.roles import Network, frozen_start, new_ratio
-from sparring.models.scorers import load_scorer, save_scorer
-from sparring.models.signals import score, score_prefixes
-from sparring.models.update import Updater
+from sparring.loops.settings import OnlineSettings
+from sparring.models.backbone import load_trunk, save_trunk, tiny_model
+from sparring.models.roles import Network
 from tests.small import JUDGE, ONLINE, WORDS, machine, quick, rows, same, weights, world
-from tests.test_discriminator import BAD, EOS, GOOD, PROMPTS, SETTINGS, demonstrations, responses
+
+LONG = {"judge_warmup": 30, "save_every": 4}  # six rounds of warm-up, and a checkpoint in the midst of them
 
 
-def tiny(seed=0):
-    return tiny_model(WORDS, width=16, layers=1, heads=2, context=32, seed=seed)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A model with the policy's words that says other things."""
+    place = tmp_path_factory.mktemp("base") / "model"
+    save_trunk(tiny_model(WORDS, width=16, layers=1, heads=2, context=32, seed=7), place)
+    return str(place)
 
 
-def pair():
-    """A role and the one it is held against, which think differently."""
-    other = Network(trunk=tiny(1).frozen_copy())
-    return new_ratio(tiny(0), "judge", 0, other, length=4.0), other
+def test_the_base_answers_while_the_judge_warms_up_and_the_policy_from_then_on(tmp_path, base):
+    found = rows(quick("rlgaf", tmp_path / "run", base=base, settings=LONG))
+    plain = rows(quick("rlgaf", tmp_path / "plain", settings=LONG))
+    alone = rows(quick("rlgaf", tmp_path / "alone", model=base, settings=LONG))
+    for number in range(6):
+        said = {name: found[number][name] for name in ("entropy", "length", "distinct_2")}
+        assert said == {name: alone[number][name] for name in said}, "what the base says by itself"
+        assert not set(OF_POLICY) & found[number].keys(), "no distance of the policy from its start"
+    assert found[6]["kl"] == pytest.approx(0.0, abs=1e-6) and found[6]["entropy"] == plain[6]["entropy"]
+    assert found[6]["score"] != plain[6]["score"], "the judge has met others"
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert min(row["round"] for row in samples) == 7, "only the policy's samples are kept"
 
 
-TEXTS = {(0, 0): ((3, 4), (10, 11, EOS)), (0, 1): ((3, 4), (12, 13, 14, 15, EOS)), (1, 0): ((5,), (16,))}
+def test_it_is_loaded_when_it_speaks_and_dropped_afterwards():
+    loaded = []
+
+    def load():
+        loaded.append(Network(trunk=load_trunk(str(world() / "model"))))
+        return loaded[-1]
+
+    policy = Network(trunk=load_trunk(str(world() / "model")))
+    answers = Answers(policy, OnlineSettings(), machine(), opponent=load, opponent_rounds=2)
+    assert not loaded
+    assert [answers._speaker(n) is policy for n in range(4)] == [False, False, True, True]
+    assert len(loaded) == 1 and answers._opponent is None
 
 
-def batch():
-    pairs = [Row(prompt=(3, 4), responses=(TEXTS[0, 0][1], TEXTS[0, 1][1])), Row(prompt=(5,), responses=((16,),))]
-    return collate(pairs)
-
-
-def likelihoods(trunk, prompt, response):
-    """The plain library's log-probability of each token."""
-    with torch.no_grad():
-        logits = trunk.lm(torch.tensor([[*prompt, *response]])).logits[0].log_softmax(-1)
-    return [float(logits[len(prompt) + t - 1, token]) for t, token in enumerate(response)]
-
-
-def test_the_score_is_the_sum_of_log_ratios_over_the_root_of_the_usual_length():
-    judge, other = pair()
-    judge.head.level = 0.2
-    judge.head.bias.data.fill_(-0.3)
-    found = score(judge, batch()).detach()
-    for place, (prompt, response) in TEXTS.items():
-        own, base = (likelihoods(t, prompt, response) for t in (judge.trunk, other.trunk))
-        want = sum(a - b - 0.2 for a, b in zip(own, base, strict=True)) / 4.0**0.5 - 0.3
-        assert float(found[place]) == pytest.approx(want, abs=1e-4)
-    assert float(found[1, 1]) == 0.0, "a response that is not there"
-
-
-def test_a_prefix_scores_as_the_text_that_ends_there():
-    judge, _ = pair()
-    whole = score_prefixes(judge, collate([Row(prompt=(3,), responses=((10, 11, 12),))]))[0, 0].detach()
-    for t in range(3):
-        part = score(judge, collate([Row(prompt=(3,), responses=((10, 11, 12)[: t + 1],))]))
-        assert float(whole[t]) == pytest.approx(float(part.detach()), abs=1e-5)
-
-
-def test_the_level_is_where_the_tokens_of_the_policy_but_the_last_are_worth_nothing():
-    network, _ = pair()
-    fresh = [Row(prompt=(3,), responses=((*[10] * n, EOS),)) for n in (0, 1, 2, 5)]
-    begun = [Row(prompt=(3,), responses=((10,) * n,)) for n in (1, 2, 5)]
-    for parts in ([(0, 3)], [(0, 1), (1, 3)]):
-        network.head.level = 0.3
-        centre(network, fresh, lambda pairs, parts=parts: parts, machine())
-        assert float(score_rows(network, begun).detach().sum()) == pytest.approx(0.0, abs=1e-5)
-    network.head.bias.data.fill_(-2.0)  # which is the judge's own and not the level's
-    before = network.head.level
-    centre(network, fresh, lambda pairs: [(0, 3)], machine())
-    assert network.head.level == pytest.approx(before, abs=1e-6)
-
-
-def test_against_what_it_is_itself_nothing_is_likelier():
-    trunk = tiny(0)
-    judge = new_ratio(trunk, "judge", 0, frozen_start(trunk), length=4.0)
-    assert score(judge, batch()).abs().max() < 1e-5
-
-
-def test_only_its_own_weights_learn():
-    judge, other = pair()
-    score(judge, batch()).sum().backward()
-    assert all(p.grad is None for p in other.trunk.lm.parameters())
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in judge.trainable().values())
-    # Tied embeddings have two names and are one; nothing of the language model is left out.
-    assert {id(p) for p in judge.trunk.lm.parameters()} <= {id(p) for p in judge.trainable().values()}
-
-
-def test_it_learns_to_tell_what_people_write_and_knows_it_of_texts_it_has_not_seen():
-    trunk = tiny(0)
-    network = new_ratio(trunk, "judge", 0, frozen_start(trunk), length=4.0)
-    data = Demonstrations(
-        real=demonstrations(PROMPTS[:4] * 3, "real"), held_out=demonstrations(PROMPTS[4:] * 3, "kept")
-    )
-    settings = DiscriminatorSettings(**SETTINGS | {"judge_steps": 30})
-    d = Discriminator(network, Updater(network.trainable(), machine(), lr=3e-3, total=1), data, settings,
-                      JudgeSettings(), seed=0, micro_tokens=8192)  # fmt: skip
-    for round_ in range(3):
-        figures = d.learn(responses(seed=round_))
-    assert figures["judge_accuracy_held_out"] > 0.8
-    good, bad = (d.score(responses(tokens=tokens, seed=9)).mean() for tokens in (GOOD, BAD))
-    assert good > bad + 1
-
-
-@pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_it_is_saved_as_a_language_model_and_scores_as_before(tmp_path, adapter):
-    base = world() / "model"
-    job = make_job("rlgaf", model=str(base), data=str(world() / "texts.jsonl"), run=tmp_path / "run", base=str(base),
-                   settings={**ONLINE, **JUDGE, "adapter": adapter})  # fmt: skip
-    trunk = load_model(job, machine())
-    data = Data(train=demonstrations(PROMPTS, "real"), held_out=())
-    network = make_discriminator(job, trunk, data, machine()).network
-    with torch.no_grad():
-        for p in network.trainable().values():
-            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    before = score(network, batch())
-    save_scorer(network, tmp_path / "judge")
-    assert json.loads((tmp_path / "judge" / "ratio.json").read_text())["against"] == str(base)
-    after = load_scorer(str(tmp_path / "judge"))
-    assert torch.allclose(score(after, batch()), before, atol=1e-4) and before.abs().max() > 0.01
-    assert not any(p.requires_grad for p in (*after.trunk.lm.parameters(), *after.against.trunk.lm.parameters()))
-    assert sparring.sample(str(tmp_path / "judge"), ["ba"], K=2, max_tokens=3, seed=0), "it speaks, too"
-
-
-def test_a_run_with_it_goes_on_exactly_and_leaves_a_judge_that_scores(tmp_path):
-    base = str(world() / "model")
-    run = quick("rlgaf", tmp_path / "run", base=base)
+@pytest.mark.parametrize("feedback", ["discriminator", "bag_of_words"])
+@pytest.mark.parametrize("left", [4, 8])
+def test_a_run_goes_on_exactly_from_within_the_warm_up_and_after_it(tmp_path, base, feedback, left):
+    settings = {**(JUDGE if feedback == "discriminator" else {}), **LONG}
+    run = quick("rlgaf", tmp_path / "run", base=base, feedback=[feedback], settings=settings)
     cut = shutil.copytree(run, tmp_path / "cut")
-    for part in ("model", "judge", "checkpoints/step-00000005"):
-        shutil.rmtree(cut / part)
-    quick("rlgaf", cut, base=base, resume=True)
+    for later in (cut / "checkpoints").iterdir():
+        if int(later.name.split("-")[1]) > left:
+            shutil.rmtree(later)
+    for part in ("model", "judge", "bag_of_words"):
+        shutil.rmtree(cut / part, ignore_errors=True)
+    quick("rlgaf", cut, base=base, feedback=[feedback], settings=settings, resume=True)
     assert rows(cut) == rows(run) and same(weights(cut), weights(run))
-    found = sparring.score(str(run), ["ba", "bi"], [["ba be", "bi"], ["bo"]])
-    assert [len(x) for x in found] == [2, 1]
-    file = run / "judge" / "ratio.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"against": str(tmp_path / "gone")}))
-    with pytest.raises(ModelError, match="held against cannot be loaded"):
-        sparring.score(str(run), ["ba"], [["ba"]])
-    file.write_text("{}")
-    with pytest.raises(ModelError, match="not all are there"):
-        sparring.score(str(run), ["ba"], [["ba"]])
 
 
-def test_another_base_makes_another_run_and_a_resumed_one_keeps_its_own(tmp_path):
-    base = str(world() / "model")
+def test_another_base_makes_another_run_and_a_resumed_one_keeps_its_own(tmp_path, base):
     run = quick("rlgaf", tmp_path / "run", base=base)
     assert not same(weights(run), weights(quick("rlgaf", tmp_path / "plain")))
     assert f"base: {base}" in (run / "run.yaml").read_text()
@@ -169,21 +80,16 @@ def test_another_base_makes_another_run_and_a_resumed_one_keeps_its_own(tmp_path
         quick("rlgaf", run, resume=True)
 
 
-def test_what_a_judge_with_a_base_cannot_do_is_refused_with_the_cure(tmp_path):
-    def job(method="rlgaf", feedback=(), **settings):
-        return make_job(method, model="m", data="d", run=tmp_path, base="b", feedback=feedback, settings=settings)
-
-    with pytest.raises(SettingError, match="with a --base no state is read; leave it out"):
-        job("rlgaf_gumbel")
-    with pytest.raises(SettingError, match="two responses as one text"):
-        job(judge_sees="pair", judge_loss="tie")
-    with pytest.raises(SettingError, match="judge_reads says nothing"):
-        job(judge_reads="last")
+def test_what_a_base_is_no_help_to_is_refused_with_the_cure(tmp_path):
+    with pytest.raises(SettingError, match="judge_warmup is 0; raise it, or leave the base out"):
+        make_job("rlgaf", model="m", data="d", run=tmp_path, base="b", settings={"judge_warmup": 0})
     with pytest.raises(SettingError, match="and this run has none"):
-        job(feedback=["bag_of_words"])
+        make_job("ppo", model="m", data="d", run=tmp_path, base="b", feedback=["length"])
     save_trunk(tiny_model(["other", "words"], width=8, layers=1, heads=1, context=32, seed=0), tmp_path / "foreign")
-    with pytest.raises(ModelError, match="its tokenizer is not that of"):
-        quick("rlgaf", tmp_path / "run", base=str(tmp_path / "foreign"))
+    for reads in ("mean", "ratio"):
+        with pytest.raises(ModelError, match="its tokenizer is not that of"):
+            quick("rlgaf", tmp_path / "run", base=str(tmp_path / "foreign"), settings={"judge_reads": reads})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_base_that_is_not_there_is_refused_before_anything_is_fine_tuned(tmp_path):
@@ -192,17 +98,17 @@ def test_a_base_that_is_not_there_is_refused_before_anything_is_fine_tuned(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_plan_counts_what_the_base_reads_and_holds(tmp_path):
-    base = str(world() / "model")
+def test_a_plan_counts_the_base_where_it_speaks_and_nowhere_else(tmp_path, base):
     jobs = [
-        make_job("rlgaf", model=base, data=str(world() / "texts.jsonl"), run=tmp_path / "run", base=b,
-                 settings={**ONLINE, **JUDGE, "overflow": "cut"})
+        make_job("rlgaf", model=str(world() / "model"), data=str(world() / "texts.jsonl"), run=tmp_path / "run",
+                 base=b, settings={**ONLINE, **JUDGE, "overflow": "cut"})
         for b in (None, base)
     ]  # fmt: skip
     before, after = (plan(job, from_config=True) for job in jobs)
-    assert after.work.read > before.work.read and after.work.judged == before.work.judged
-    assert after.standing["judge"] > before.standing["judge"]
-    assert after.moments["update of the judge"] >= before.moments["update of the judge"]
+    assert after.work == before.work and after.standing == before.standing
+    extra = after.moments["warm-up of the judge"] - max(after.moments[n] for n in ("update of the judge", "sampling"))
+    weights = sum(p.numel() for p in load_trunk(base).lm.parameters())
+    assert 0 < extra <= 4 * weights
 
 
 def test_a_comparison_names_its_own_model_by_a_word_and_negatives_by_the_seed():
@@ -214,23 +120,3 @@ def test_a_comparison_names_its_own_model_by_a_word_and_negatives_by_the_seed():
     first, second = list(lines_of(made).values())[1:]
     assert (first.base, second.base) == ("gpt2", "m")
     assert (negatives_of(first, 3), negatives_of(second, 3)) == ("n-3.jsonl", None)
-
-
-def test_what_it_learns_is_the_log_of_how_much_more_people_write_a_text_than_the_policy():
-    # Three answers of one token: people give them 6, 3 and 1 time of ten, the policy 2, 3 and 5 times. A likelihood
-    # adds up to one over all tokens, which log p_data / pi does not: the number that is added makes room for that.
-    judge, _ = pair()
-    answers, people, policy = (10, 11, 12), (6, 3, 1), (2, 3, 5)
-
-    def texts(counts):
-        return [Row(prompt=(3,), responses=((a,),)) for a, n in zip(answers, counts, strict=True) for _ in range(n)]
-
-    optimizer = torch.optim.Adam(judge.trainable().values(), lr=1e-2)
-    for _ in range(300):
-        optimizer.zero_grad()
-        real, fake = score_rows(judge, [*texts(people), *texts(policy)]).split(10)
-        judge_loss(real, fake, "bce", 0.0).total.mean().backward()
-        optimizer.step()
-    found = score_rows(judge, [Row(prompt=(3,), responses=((a,),)) for a in answers])
-    want = [math.log(p / q) for p, q in zip(people, policy, strict=True)]
-    assert found.tolist() == pytest.approx(want, abs=0.03)

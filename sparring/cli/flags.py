@@ -197,7 +197,7 @@ def add_files(parser: Parser, choice: Choice, *, writes: bool = True) -> None:
     if choice.learning:
         add("--negatives", "FILE", "real but unwanted text that joins the fakes")
         add("--negatives-where", "FIELD=VALUE", "keep only such rows of --negatives; repeat for more", repeat=True)
-        add("--base", "MODEL", "the model before fine-tuning, a help to the judge")
+        add("--base", "MODEL", "the model before fine-tuning, whom the judge meets first")
     add("--eval-data", "FILE", "held-out records; otherwise a share of the data is held out")
     add("--fields", "OURS=THEIRS,...", "which columns hold what, such as prompt=question,response=answer")
     add("--where", "FIELD=VALUE", "keep only such rows; repeat for more", repeat=True)

@@ -12,7 +12,7 @@ from typing import Any
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection
-from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, learners_of, needs_demonstrations
+from sparring.feedback.expression import SIMILARITY, learners_of, needs_demonstrations
 from sparring.loops.parts import classes_of, sort_settings
 from sparring.loops.settings import (
     DataSettings,
@@ -34,7 +34,7 @@ from sparring.loops.settings import (
     SelectionSettings,
     WordsSettings,
 )
-from sparring.loops.together import check_together
+from sparring.loops.together import RATIO, check_together
 
 DEMONSTRATION = "demonstration"
 
@@ -105,6 +105,11 @@ class Job:
         """Whether what is trained gives scores (a reward model) and not text."""
         return self.scorer is not None
 
+    @property
+    def compares(self) -> bool:
+        """Whether the judge reads how much likelier a response is to it than to the model before fine-tuning."""
+        return self.discriminator is not None and self.discriminator.judge_reads == RATIO
+
     def judges(self) -> list[str]:
         """The feedback by name; a Python function goes by its own."""
         return [f if isinstance(f, str) else getattr(f, "__qualname__", type(f).__qualname__) for f in self.feedback]
@@ -163,8 +168,8 @@ def make_job(
     learning = learners_of(specs)
     if negatives is not None and not learning:
         raise SettingError("--negatives are shown to a judge that learns along, and this run has none")
-    if base is not None and DISCRIMINATOR not in learning:
-        raise SettingError(f"the {DISCRIMINATOR} compares its likelihoods with those of --base, and this run has none")
+    if base is not None and not learning:
+        raise SettingError("a --base is whom a judge that learns along meets first, and this run has none")
     if pretrain is not None and not is_online:
         raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
     classes = classes_of(found, equation, learning)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sparring.feedback.rule import Rule, as_rule, load_rule
 from sparring.feedback.saved import load_saved
 from sparring.feedback.similarity import Similarity
 from sparring.loops.job import DEMONSTRATION, Job
-from sparring.models.backbone import load_trunk
+from sparring.models.backbone import load_tokenizer, load_trunk
 from sparring.models.machine import Machine
 from sparring.models.roles import Network, frozen_start, new_ratio, new_scorer
 from sparring.models.scorers import frozen_model
@@ -38,8 +39,8 @@ from sparring.models.update import Updater, fitting_rate
 # A scorer's body is pre-trained, and a head that reads the mean state starts from zero. With one rate for both, 400
 # demonstrations and 80 updates left it guessing (docs/log.md).
 HEAD_RATE = 100.0
-# Of the rate that fits the model. A judge with a base knows at the start what fine-tuning taught, and forgets it if it
-# learns as fast as a head does (docs/log.md).
+# Of the rate that fits the model. A judge that reads the ratio knows at the start what fine-tuning taught, and forgets
+# it if it learns as fast as a head does (docs/log.md).
 SLOW = 0.1
 
 Say = Callable[[str], None]
@@ -130,7 +131,8 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     """Make a judge from the policy's own start, with a share of the demonstrations kept from it."""
     settings = job.discriminator
     assert settings is not None and job.judge is not None
-    if job.base is not None:
+    if job.compares:
+        assert job.base is not None
         length = sum(len(row.responses[0]) for row in data.train) / len(data.train)
         network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job.base, trunk), length)
     else:
@@ -139,7 +141,7 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
         _check_room_for_two(job, trunk, data)
     real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
     size = sum(p.numel() for p in trunk.lm.parameters())
-    share = 0.5 if job.base is None else SLOW
+    share = SLOW if job.compares else 0.5
     updater = Updater(
         network.trainable(), machine, total=1,
         lr=settings.judge_lr or share * fitting_rate(size, is_adapter=trunk.adapter != "none"),
@@ -151,15 +153,25 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     )  # fmt: skip
 
 
+def opponent(model: str, trunk: Trunk) -> Callable[[], Network]:
+    """Check now that a model can speak in the policy's place, and load it when it is called."""
+    _check_words(load_tokenizer(model), model, trunk)
+    return partial(frozen_model, model, device=str(trunk.device), low=trunk.low)
+
+
 def _base(model: str, trunk: Trunk) -> Network:
     """Load the model that the judge is held against."""
     base = frozen_model(model, device=str(trunk.device), low=trunk.low)
-    if base.trunk.tokenizer.get_vocab() != trunk.tokenizer.get_vocab():
+    _check_words(base.trunk.tokenizer, model, trunk)
+    return base
+
+
+def _check_words(tokenizer: Any, model: str, trunk: Trunk) -> None:
+    if tokenizer.get_vocab() != trunk.tokenizer.get_vocab():
         raise ModelError(
             f"{model}: its tokenizer is not that of {trunk.source}, so it would read other words; name the model that "
-            "was fine-tuned"
+            "the policy was fine-tuned from"
         )
-    return base
 
 
 def _check_room_for_two(job: Job, trunk: Trunk, data: Data) -> None:

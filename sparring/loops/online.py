@@ -6,18 +6,18 @@ Responses are scored by the judge as it was before it learns from them. The log-
 drawn at come from the sampler, which uses the trainer's own weights; there is no second pass for them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sparring.core.errors import Diverged
-from sparring.core.seeds import derive
 from sparring.data.batch import Row
 from sparring.data.responses import Responses, read_out
 from sparring.feedback.adversary import one_by_one
 from sparring.feedback.combine import judged, learners
 from sparring.feedback.leaks import find_leaks
 from sparring.feedback.protocol import Feedback
+from sparring.loops.answers import Answers
 from sparring.loops.before_after import say_again
 from sparring.loops.clock import Stopwatch
 from sparring.loops.figures import describe, facts
@@ -32,19 +32,28 @@ from sparring.loops.run import Run
 from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.loops.watch import Watch
 from sparring.models.machine import Machine
-from sparring.models.roles import Networks
+from sparring.models.roles import Network, Networks
 from sparring.models.update import Updater
-from sparring.rollout.sample import Rollout, Sampling, sample
 from sparring.rollout.store import sample_rows
 
 SHOWN = ("score", "kl", "judge_accuracy_held_out", "entropy", "length", "eval_score", "tokens_per_second")
 WARM_UP_UPDATES = 5  # of the judge, on each sampled batch before the policy's first step
+OF_POLICY = (
+    "kl",
+    "kl_per_token",
+    "kl_k3",
+    "reward",
+    "value_explained",
+)  # figures that another model's texts do not have
 EVALUATED = 4  # batches of held-out prompts that an evaluation answers at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Online:
-    """All that a run of this loop is made of. `judge_warmup` counts updates of a judge before the first step."""
+    """All that a run of this loop is made of. `judge_warmup` counts updates of a judge before the first step.
+
+    `opponent` loads whoever answers while the judge warms up, in place of the policy.
+    """
 
     method: Any
     prompts: Sequence[Row]
@@ -60,6 +69,7 @@ class Online:
     lagged: Lagged | None = None
     relaxed: RelaxedLearner | None = None
     judge_warmup: int = 0
+    opponent: Callable[[], Network] | None = None
 
     @property
     def warm_up_rounds(self) -> int:
@@ -92,6 +102,7 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     loop = _Loop(job, run)
     done = loop.restore(progress)
     total = job.warm_up_rounds + job.settings.rounds
+    first = 1 + loop.answers.opponent_rounds
     last = run.last_row()
     clock = Stopwatch(spent=last.get("seconds", 0.0))
     if done == 0:
@@ -101,7 +112,7 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
             break
         is_marked = number % job.settings.save_every == 0 or number == total
         with run.guarded():
-            last = loop.round(number, keeps_samples=is_marked or number == 1)
+            last = loop.round(number, keeps_samples=is_marked or number == first)
             last |= clock.lap(last.pop("computed"))
             if is_marked:
                 last |= loop.evaluate(number)
@@ -134,7 +145,10 @@ class _Loop:
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
             settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
         )  # fmt: skip
-        self.how = Sampling(max_tokens=job.settings.max_tokens, temperature=job.settings.temperature)
+        self.answers = Answers(
+            job.networks.policy, job.settings, job.machine, lagged=job.lagged,
+            opponent=job.opponent, opponent_rounds=job.warm_up_rounds if job.opponent else 0,
+        )  # fmt: skip
 
     @property
     def price(self) -> float:
@@ -147,7 +161,7 @@ class _Loop:
         rows = job.machine.share([job.prompts[i] for i in self.order.at(number - 1)])
         if job.relaxed is not None:
             job.relaxed.follow(number - 1 - job.warm_up_rounds)
-        rollout = self._sample(rows, number - 1)
+        rollout = self.answers.to(rows, number - 1)
         responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
         with job.machine.computing():
             scores, by_token = judged(job.feedback, responses)
@@ -161,33 +175,21 @@ class _Loop:
         known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished), by_token)
         found = [f for one in job.machine.join(facts(rollout, known, scores)) for f in one]
         row = describe(found, self.price)
+        if self.answers.by_opponent(number - 1):
+            row = {name: value for name, value in row.items() if name not in OF_POLICY}
         if number > job.warm_up_rounds:
             row |= learner.improve(rollout.batch, known, number - 1)
             if self.controller is not None and "kl" in row:
                 self.controller = self.controller.update(row["kl"])
         for judge in self.learners:
             row |= judge.learn(responses, updates=job.judge_updates(number - 1))
-        if self.learners and number == max(1, job.warm_up_rounds):
+        if self.learners and number == max(1, job.warm_up_rounds + (job.opponent is not None)):
             self.leaks = self._leaks(responses, row)
-        if job.machine.is_first and keeps_samples:
+        if job.machine.is_first and keeps_samples and not self.answers.by_opponent(number - 1):
             self.run.log_samples(sample_rows(responses, scores, rollout, self.run.clock, number))
         self.memory.tokens += sum(len(f.tokens) for f in found)
         spent = sum(len(f.tokens) for f in found) + int(rollout.batch.prompt_mask.sum()) * job.machine.world
         return row | {"tokens": float(self.memory.tokens), "computed": float(spent)}
-
-    def _sample(self, rows: Sequence[Row], number: int) -> Rollout:
-        """Answer the prompts of a round; every prompt has a random stream of its own, by its place in the run."""
-        job = self.job
-        first = number * job.settings.batch + job.machine.rank
-        keys = [first + i * job.machine.world for i in range(len(rows))]
-        if job.lagged is not None:
-            job.lagged.follow(number)
-        with job.machine.computing():
-            rollout = sample(
-                job.networks.policy, [r.prompt for r in rows], job.settings.K, self.how,
-                seed=job.settings.seed, keys=keys, masker=job.lagged.masker if job.lagged else None,
-            )  # fmt: skip
-        return replace(rollout, batch=rollout.batch.answering(rows))
 
     def _leaks(self, responses: Responses, row: Mapping[str, float]) -> list[str]:
         """Say what gives samples away without being read, now that the judge has met them."""
@@ -205,12 +207,7 @@ class _Loop:
         places = job.machine.share(list(range(min(len(job.held_out), EVALUATED * job.settings.batch))))
         counted = {}
         if places:
-            with job.machine.computing():
-                rollout = sample(
-                    job.networks.policy, [job.held_out[i].prompt for i in places], 1, self.how,
-                    seed=derive(job.settings.seed, "evaluation"), keys=places,
-                )  # fmt: skip
-            batch = rollout.batch.answering([job.held_out[i] for i in places])
+            batch = self.answers.once([job.held_out[i] for i in places], places).batch
             with job.machine.computing():
                 scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
@@ -225,12 +222,12 @@ class _Loop:
         job = self.job
         if job.machine.is_first:
             with job.machine.computing():
-                said = say_again(job.networks.policy, job.held_out or job.prompts, self.how, job.settings.seed)
+                said = say_again(job.networks.policy, job.held_out or job.prompts, self.answers.how, job.settings.seed)
             self.run.log_before_after(number, said)
 
     def attend(self, number: int, row: dict[str, float], progress: Progress) -> None:
         """Let the watch look at a round, and act on what it says."""
-        warnings, certain = self.watch.look(row)
+        warnings, certain = ([], []) if self.answers.by_opponent(number - 1) else self.watch.look(row)
         for text in [*self.leaks, *warnings, *certain]:
             progress.say(f"round {number}: {text}")
         self.leaks = []

@@ -107,7 +107,7 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     trained = size.adapter or (size.body if job.trains_scorer else size.numbers)
     masks = job.nucleus is not None and job.nucleus.nucleus < 1
     own = trained + size.adapter * has_critic + size.width * (has_critic or job.trains_scorer)
-    compares = job.base is not None  # the judge is a language model, head and all
+    compares = job.compares  # the judge is a language model, head and all
     judged = (size.adapter or (size.numbers if compares else size.body)) + size.width if is_judged else 0
     has_reference = "ref_token_logps" in asked and not (job.offline and job.offline.reference == "stored")
     standing = {
@@ -139,6 +139,9 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
             - (memory.moments(own) if job.selection else 0)
             + memory.sampling(size, rows=prompts * K, prompts=prompts, prompt=s.prompt, longest=s.response)
         )
+    if job.base is not None and not compares:  # which answers while the judge warms up, and is dropped then
+        busiest = max(moments[name] for name in ("update of the judge", "sampling") if name in moments)
+        moments["warm-up of the judge"] = _held(job.base, size) + busiest
     keeps_best = job.offline is not None and job.offline.keep_best != "last" and job.has_held_out
     if keeps_best and on_cpu:  # a checkpoint is read into the machine's memory: the weights and their moments
         moments["best checkpoint"] = float(memory.NUMBER * own + memory.moments(own))
@@ -154,7 +157,7 @@ def _asked(job: Job) -> list[str]:
 def _fixed_judges(job: Job, size: Size) -> int:
     """Bytes of the judges that are models and do not learn, and of the model that one is held against."""
     total = 0
-    if job.base is not None:
+    if job.compares and job.base is not None:
         total += _held(job.base, size)
     for name in readers(job):
         if name == SIMILARITY:

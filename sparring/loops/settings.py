@@ -229,7 +229,7 @@ class DiscriminatorSettings:
         "one response, its prefixes (pays each token), or it beside a real one",
         choices=("one", "prefix", "pair"),
     )
-    judge_lr: float = knob(0.0, "its learning rate; 0: half of what fits, a tenth with --base", within=(0, 10))
+    judge_lr: float = knob(0.0, "its learning rate; 0: half of what fits, a tenth for ratio", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
     judge_batch: int = knob(16, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
@@ -237,7 +237,9 @@ class DiscriminatorSettings:
     replay: float = knob(0.5, "share of the fakes in an update that are of earlier rounds", within=(0, 1))
     judge_spoilt: float = knob(0.0, "share of fakes that are demonstrations, spoilt in a few tokens", within=(0, 1))
     judge_reads: str = knob(
-        "mean", "what its head reads: the mean over the tokens, or the last one", choices=("mean", "last")
+        "mean",
+        "all tokens, the last, or how much likelier it finds them than --base",
+        choices=("mean", "last", "ratio"),
     )
     judge_held_out: float = knob(0.2, "share of the demonstrations that the judge never learns from", within=(0, 0.9))
 

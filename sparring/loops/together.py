@@ -7,10 +7,12 @@ from sparring.core.registry import needs
 from sparring.feedback.expression import DISCRIMINATOR
 from sparring.feedback.judge_loss import misfit
 from sparring.loops.selections import rehearse
-from sparring.loops.settings import DiscriminatorSettings
 
 if TYPE_CHECKING:
     from sparring.loops.job import Job
+
+RATIO = "ratio"
+"""What a judge reads that is a language model and compares its likelihoods with the base's."""
 
 
 def check_together(job: "Job") -> None:
@@ -38,8 +40,7 @@ def _online_problem(job: "Job") -> str:
         )
     if job.pretrain is not None and not mix.pretrain_weight:
         return "the --pretrain text has weight 0; set pretrain_weight above 0, or leave the file out"
-    judge = job.discriminator
-    if judge is not None and (problem := _judge_problem(judge, has_base=job.base is not None)):
+    if job.judge is not None and (problem := _judge_problem(job)):
         return problem
     if job.relaxed is not None and (problem := _relaxed_problem(job)):
         return problem
@@ -52,12 +53,21 @@ def _online_problem(job: "Job") -> str:
     return ""
 
 
-def _judge_problem(judge: DiscriminatorSettings, *, has_base: bool) -> str:
+def _judge_problem(job: "Job") -> str:
     """Refuse what a judge cannot do, or does not look at."""
-    if has_base and judge.judge_sees == "pair":
-        return "judge_sees pair reads two responses as one text, and with a --base single ones are likelier or not"
-    if has_base and judge.judge_reads != "mean":
-        return "with a --base no state is read, so judge_reads says nothing; leave it out"
+    judge = job.discriminator
+    if job.base is not None and not job.compares and job.judge is not None and not job.judge.judge_warmup:
+        return (
+            "the --base is whom the judge meets in its warm-up, and judge_warmup is 0; raise it, or leave the base out"
+        )
+    if judge is None:
+        return ""
+    if job.compares and job.base is None:
+        return "judge_reads ratio holds the judge's likelihoods against those of another model; name it with --base"
+    if job.compares and judge.judge_sees == "pair":
+        return (
+            "judge_sees pair reads two responses as one text, and judge_reads ratio finds single ones likelier or not"
+        )
     return misfit(judge.judge_loss, judge.judge_sees)
 
 
@@ -67,8 +77,8 @@ def _relaxed_problem(job: "Job") -> str:
     assert reward is not None and nucleus is not None
     if job.feedback != (DISCRIMINATOR,):
         return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
-    if job.base is not None:
-        return "it differentiates through the states of its judge, and with a --base no state is read; leave it out"
+    if job.compares:
+        return "it differentiates through the states of its judge, and judge_reads ratio reads none; leave it at mean"
     if job.discriminator is not None and job.discriminator.judge_sees != "one":
         return "it differentiates through single responses; leave judge_sees at one"
     if reward.scores != "given" or reward.unfinished:

@@ -54,7 +54,7 @@ def train(
 
     `feedback` holds judges by name, or one Python function of (response), (prompt, response) or (prompt, response,
     reference). `settings` are the method's knobs and the settings of its loop, by name; `sparring train METHOD --help`
-    lists them. `base` is the model before fine-tuning: the discriminator then compares its likelihoods with it.
+    lists them. `base` is the model before fine-tuning: whom a judge that learns along meets before it meets the policy.
     With `resume` the run goes on from its newest checkpoint with the settings it was started with; a run
     that was never started is started. Raises UserError for anything that cannot be used, before anything
     is written; Diverged when training had to be stopped; Interrupted when the process was asked to end.

@@ -140,7 +140,7 @@ def _online(job: Job, data: Data, length: float) -> Work:
         one = _judge_pass(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
-        if job.base is not None:  # which reads along; both find the level of each round
+        if job.compares:  # the base reads along; both find the level of each round
             read += total * a_round * (1 + 2 * min(1, LEVELLED / answers)) + judged
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:

@@ -44,7 +44,7 @@ ESTIMATORS = {"k3": kl_k3, "k2": kl_k2}
 @method("grpo", data="prompt")
 class GRPO:
     kl: float = knob(0.04, "weight of the KL from the reference in the loss", within=(0, 1e6))
-    clip: float = knob(0.2, "how far the probability ratio may move from 1 before it stops paying", within=(0.001, 1))
+    clip: float = knob(0.2, "how far a probability ratio may leave 1 and still pay", within=(0.001, 1))
     scale: str = knob("std", "what the advantages of a group are divided by", choices=("std", "none"))
     average: str = knob("response", "what weighs the same: each response, or each token", choices=("response", "token"))
     estimator: str = knob(

@@ -41,7 +41,7 @@ from sparring.core.surrogate import clipped
 @method("ppo", data="prompt")
 class PPO:
     kl: float = knob(0.05, "price of one nat of distance from the reference, paid token by token", within=(0, 1e6))
-    clip: float = knob(0.2, "how far the probability ratio may move from 1 before it stops paying", within=(0.001, 1))
+    clip: float = knob(0.2, "how far a probability ratio may leave 1 and still pay", within=(0.001, 1))
     value_weight: float = knob(0.1, "weight of the value loss", within=(0, 100))
     value_clip: float = knob(0.2, "how far a value may move in one round before it stops paying", above=0)
     gamma: float = knob(1.0, "discount of later rewards; 1 discounts nothing", within=(0, 1))

@@ -18,8 +18,13 @@ Three reward forms, of which the paper uses all at one place or another (a fourt
 With a perfect discriminator and no KL each of them ends at pi = p_data, where the discriminator's loss
 is log 2. With KL price b and the logit form the end is pi ~ p_data^(1/(1+b)) * pi_ref^(b/(1+b)).
 
-With the model before fine-tuning (`--base`) the discriminator has no head on its states: it is a language model q that
-scores a response by how much likelier it finds it than the base does,
+With the model before fine-tuning (`--base`) the game begins one move earlier: while the judge warms up it is not the
+policy that answers but the base, as for a reward model that learns demonstrations over the base's own texts. So the
+judge first learns what fine-tuning began to change, which is easier to see than what it left undone, and then the rest.
+The base is dropped after that; its answers stay among the earlier ones until newer ones have taken their place.
+
+With --judge-reads ratio the discriminator has no head on its states: it is a language model q that scores a response by
+how much likelier it finds it than the base does,
 
     s = sum_t [ log q(y_t | x, y_<t) - log p_base(y_t | x, y_<t) - level ] / sqrt(T) + bias
 
