@@ -1,16 +1,19 @@
 """The model before fine-tuning, whom a judge that learns along meets before it meets the policy."""
 
+import gc
 import json
 import shutil
+import weakref
 
 import pytest
+import torch
 
 from sparring.compare.lines import lines_of, negatives_of
 from sparring.compare.plan import read_plan
 from sparring.core.errors import ModelError, RunError, SettingError
+from sparring.data.batch import Row
 from sparring.loops.answers import Answers
 from sparring.loops.job import make_job
-from sparring.loops.online import OF_POLICY
 from sparring.loops.plan import plan
 from sparring.loops.settings import OnlineSettings
 from sparring.models.backbone import load_trunk, save_trunk, tiny_model
@@ -35,25 +38,41 @@ def test_the_base_answers_while_the_judge_warms_up_and_the_policy_from_then_on(t
     for number in range(6):
         said = {name: found[number][name] for name in ("entropy", "length", "distinct_2")}
         assert said == {name: alone[number][name] for name in said}, "what the base says by itself"
-        assert not set(OF_POLICY) & found[number].keys(), "no distance of the policy from its start"
+        assert said != {name: plain[number][name] for name in said}
+        assert "kl" not in found[number], "the policy has said nothing yet"
     assert found[6]["kl"] == pytest.approx(0.0, abs=1e-6) and found[6]["entropy"] == plain[6]["entropy"]
     assert found[6]["score"] != plain[6]["score"], "the judge has met others"
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert min(row["round"] for row in samples) == 7, "only the policy's samples are kept"
 
 
-def test_it_is_loaded_when_it_speaks_and_dropped_afterwards():
+def test_a_judge_that_warms_up_meets_as_many_prompts_as_a_round_has_responses():
+    own = Network(trunk=load_trunk(str(world() / "model")))
+    settings = OnlineSettings(batch=3, K=2, max_tokens=4)
+    texts = [Row(prompt=(3 + i,), responses=((4,),), index=i) for i in range(6)]
+    answers = Answers(own, settings, machine())
+    first, second = (answers.for_the_judge(texts, n).batch for n in (0, 1))
+    assert first.response_ids.shape[:2] == (6, 1) and not torch.equal(first.response_ids, second.response_ids)
+    assert answers.to(texts[:3], 2).batch.response_ids.shape[:2] == (3, 2)
+
+
+def test_an_opponent_is_loaded_when_it_speaks_and_dropped_afterwards():
     loaded = []
 
     def load():
-        loaded.append(Network(trunk=load_trunk(str(world() / "model"))))
-        return loaded[-1]
+        loaded.append(weakref.ref(network := Network(trunk=load_trunk(str(world() / "model")))))
+        return network
 
-    policy = Network(trunk=load_trunk(str(world() / "model")))
-    answers = Answers(policy, OnlineSettings(), machine(), opponent=load, opponent_rounds=2)
+    texts = [Row(prompt=(3,), responses=((4,),))]
+    own = Network(trunk=load_trunk(str(world() / "model")))
+    answers = Answers(own, OnlineSettings(batch=1, K=1, max_tokens=2), machine(), opponent=load)
     assert not loaded
-    assert [answers._speaker(n) is policy for n in range(4)] == [False, False, True, True]
-    assert len(loaded) == 1 and answers._opponent is None
+    for number in range(2):
+        answers.for_the_judge(texts, number)
+    assert len(loaded) == 1 and loaded[0]() is not None
+    answers.to(texts, 2)
+    gc.collect()
+    assert loaded[0]() is None
 
 
 @pytest.mark.parametrize("feedback", ["discriminator", "bag_of_words"])

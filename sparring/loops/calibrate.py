@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from sparring.data.batch import Row, collate
-from sparring.data.responses import read_out
 from sparring.data.tokens import prepare
 from sparring.feedback.combine import learners
+from sparring.loops.answers import Answers
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.collect import collect
 from sparring.loops.job import Job
@@ -38,7 +38,6 @@ from sparring.models.roles import Networks
 from sparring.models.signals import compute
 from sparring.models.size import Size
 from sparring.models.update import micro_batches
-from sparring.rollout.sample import Sampling, sample
 
 MEASURED = 4096  # tokens that are trained on to find out how fast that is
 RESPONSES = 128  # responses of a selection that are sampled for it
@@ -215,8 +214,7 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
     """Go through one round, part by part; says also how long its responses were."""
     settings, machine, networks = made.settings, made.machine, made.networks
     rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, settings.seed, "prompts").at(0)]
-    how = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
-    masker = made.lagged.masker if made.lagged else None
+    answers = Answers(networks.policy, settings, machine, lagged=made.lagged)
     learner = Learner(
         method=made.method, networks=networks, updater=made.updater, machine=machine, settings=settings,
         reward=made.reward, micro_tokens=made.micro_tokens, pretraining=made.pretraining,
@@ -224,11 +222,13 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
     kept: dict[str, Any] = {}
 
     def draw() -> None:
+        kept["rollout"] = answers.to(rows, 0)
+        kept["responses"] = answers.read(kept["rollout"])
+
+    def meet() -> None:
+        rollout = answers.for_the_judge(rows * settings.K, 0)
         with machine.computing():
-            found = sample(networks.policy, [r.prompt for r in rows], settings.K, how, seed=settings.seed,
-                           masker=masker)  # fmt: skip
-        kept["rollout"] = replace(found, batch=found.batch.answering(rows))
-        kept["responses"] = read_out(found.batch, networks.policy.trunk.tokenizer)
+            made.feedback.score(answers.read(rollout))
 
     def score() -> None:
         with machine.computing():
@@ -241,11 +241,13 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
     sampling = timed(machine, draw)
     scoring, reading = timed(machine, score), timed(machine, look)
     updating = timed(machine, lambda: learner.improve(kept["rollout"].batch, kept["known"], 0))
-    rounds = work.count + work.rest
     a_round = settings.batch * settings.K
     asks = min(len(made.held_out), 4 * settings.batch) / a_round * work.evaluations
-    found = {"sampling": sampling.times(rounds + asks), "scoring": scoring.times(rounds + asks),
-             "reading": reading.times(rounds), "training": updating.times(work.count)}  # fmt: skip
+    found = {"sampling": sampling.times(work.count + asks), "scoring": scoring.times(work.count + asks),
+             "reading": reading.times(work.count), "training": updating.times(work.count)}  # fmt: skip
+    if work.rest:
+        found["warm-up"] = timed(machine, meet).times(work.rest)
+    rounds = work.count + work.rest
     for judge in learners(made.feedback):
         watching = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=0))
         learning = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=1)).less(watching)

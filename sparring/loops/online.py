@@ -10,41 +10,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from sparring.core.errors import Diverged
 from sparring.data.batch import Row
 from sparring.data.responses import Responses, read_out
 from sparring.feedback.adversary import one_by_one
-from sparring.feedback.combine import judged, learners
+from sparring.feedback.combine import learners
 from sparring.feedback.leaks import find_leaks
 from sparring.feedback.protocol import Feedback
 from sparring.loops.answers import Answers
 from sparring.loops.before_after import say_again
 from sparring.loops.clock import Stopwatch
-from sparring.loops.figures import describe, facts
+from sparring.loops.figures import Facts, describe, facts
 from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.lag import Lagged
 from sparring.loops.learner import Learner
 from sparring.loops.order import Order
 from sparring.loops.pretrain import Pretraining
 from sparring.loops.progress import Progress
-from sparring.loops.reward import controller, rewarded
+from sparring.loops.reward import ask, controller, rewarded
 from sparring.loops.run import Run
 from sparring.loops.settings import OnlineSettings, RewardSettings
 from sparring.loops.watch import Watch
 from sparring.models.machine import Machine
 from sparring.models.roles import Network, Networks
 from sparring.models.update import Updater
+from sparring.rollout.sample import Rollout
 from sparring.rollout.store import sample_rows
 
 SHOWN = ("score", "kl", "judge_accuracy_held_out", "entropy", "length", "eval_score", "tokens_per_second")
 WARM_UP_UPDATES = 5  # of the judge, on each sampled batch before the policy's first step
-OF_POLICY = (
-    "kl",
-    "kl_per_token",
-    "kl_k3",
-    "reward",
-    "value_explained",
-)  # figures that another model's texts do not have
 EVALUATED = 4  # batches of held-out prompts that an evaluation answers at most
 
 
@@ -102,7 +98,6 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     loop = _Loop(job, run)
     done = loop.restore(progress)
     total = job.warm_up_rounds + job.settings.rounds
-    first = 1 + loop.answers.opponent_rounds
     last = run.last_row()
     clock = Stopwatch(spent=last.get("seconds", 0.0))
     if done == 0:
@@ -112,7 +107,8 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
             break
         is_marked = number % job.settings.save_every == 0 or number == total
         with run.guarded():
-            last = loop.round(number, keeps_samples=is_marked or number == first)
+            warms_up, starts = number <= job.warm_up_rounds, number == job.warm_up_rounds + 1
+            last = loop.warm_up(number) if warms_up else loop.round(number, keeps_samples=is_marked or starts)
             last |= clock.lap(last.pop("computed"))
             if is_marked:
                 last |= loop.evaluate(number)
@@ -141,19 +137,30 @@ class _Loop:
         self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
+        self.first = Order(len(job.prompts), job.settings.batch * job.settings.K, job.settings.seed, "warm-up")
         self.learner = job.relaxed or Learner(
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
             settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
         )  # fmt: skip
-        self.answers = Answers(
-            job.networks.policy, job.settings, job.machine, lagged=job.lagged,
-            opponent=job.opponent, opponent_rounds=job.warm_up_rounds if job.opponent else 0,
-        )  # fmt: skip
+        self.answers = Answers(job.networks.policy, job.settings, job.machine, lagged=job.lagged, opponent=job.opponent)
 
     @property
     def price(self) -> float:
         """What a nat of KL costs now."""
         return self.controller.beta if self.controller else self.job.method.kl
+
+    def warm_up(self, number: int) -> dict[str, float]:
+        """Teach the judge before the policy takes a step; returns the figures of the round.
+
+        It meets one answer to each of as many prompts as a round has responses: the more demonstrations it sees beside
+        them, the less it learns any by heart.
+        """
+        rows = self.job.machine.share([self.job.prompts[i] for i in self.first.at(number - 1)])
+        rollout = self.answers.for_the_judge(rows, number - 1)
+        responses = self.answers.read(rollout)
+        scores, _ = ask(self.job.feedback, responses, self.job.machine, number)
+        found = self._facts(rollout, {"old_token_logps": rollout.token_logps, "scores": scores}, scores)
+        return self._teach(number, rollout, responses, found, describe(found, self.price))
 
     def round(self, number: int, *, keeps_samples: bool) -> dict[str, float]:
         """Sample, score, train the policy, teach the judge; returns the figures of the round."""
@@ -162,31 +169,31 @@ class _Loop:
         if job.relaxed is not None:
             job.relaxed.follow(number - 1 - job.warm_up_rounds)
         rollout = self.answers.to(rows, number - 1)
-        responses = read_out(rollout.batch, job.networks.policy.trunk.tokenizer)
-        with job.machine.computing():
-            scores, by_token = judged(job.feedback, responses)
-        scores = scores.float().to(job.machine.device)
-        if by_token is not None:
-            by_token = by_token.float().to(job.machine.device)
-        if not bool(scores.isfinite().all()):
-            worst = [rows[b].where or repr(responses.prompts[b]) for b in (~scores.isfinite()).any(-1).nonzero()[:5, 0]]
-            raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
+        responses = self.answers.read(rollout)
+        scores, by_token = ask(job.feedback, responses, job.machine, number)
         learner = self.learner.at(self.price)
         known = learner.known(rollout, rewarded(scores, rollout.stops, job.reward.unfinished), by_token)
-        found = [f for one in job.machine.join(facts(rollout, known, scores)) for f in one]
-        row = describe(found, self.price)
-        if self.answers.by_opponent(number - 1):
-            row = {name: value for name, value in row.items() if name not in OF_POLICY}
-        if number > job.warm_up_rounds:
-            row |= learner.improve(rollout.batch, known, number - 1)
-            if self.controller is not None and "kl" in row:
-                self.controller = self.controller.update(row["kl"])
+        found = self._facts(rollout, known, scores)
+        row = describe(found, self.price) | learner.improve(rollout.batch, known, number - 1)
+        if self.controller is not None and "kl" in row:
+            self.controller = self.controller.update(row["kl"])
+        if job.machine.is_first and keeps_samples:
+            self.run.log_samples(sample_rows(responses, scores, rollout, self.run.clock, number))
+        return self._teach(number, rollout, responses, found, row)
+
+    def _facts(self, rollout: Rollout, known: Mapping[str, Tensor], scores: Tensor) -> list[Facts]:
+        return [f for one in self.job.machine.join(facts(rollout, known, scores)) for f in one]
+
+    def _teach(
+        self, number: int, rollout: Rollout, responses: Responses, found: Sequence[Facts], row: dict[str, float]
+    ) -> dict[str, float]:
+        """Let the judges learn from a round; returns its figures with theirs, and what was spent on it."""
+        job = self.job
         for judge in self.learners:
             row |= judge.learn(responses, updates=job.judge_updates(number - 1))
+        # What gives samples away is looked for in the policy's own.
         if self.learners and number == max(1, job.warm_up_rounds + (job.opponent is not None)):
             self.leaks = self._leaks(responses, row)
-        if job.machine.is_first and keeps_samples and not self.answers.by_opponent(number - 1):
-            self.run.log_samples(sample_rows(responses, scores, rollout, self.run.clock, number))
         self.memory.tokens += sum(len(f.tokens) for f in found)
         spent = sum(len(f.tokens) for f in found) + int(rollout.batch.prompt_mask.sum()) * job.machine.world
         return row | {"tokens": float(self.memory.tokens), "computed": float(spent)}
@@ -227,7 +234,7 @@ class _Loop:
 
     def attend(self, number: int, row: dict[str, float], progress: Progress) -> None:
         """Let the watch look at a round, and act on what it says."""
-        warnings, certain = ([], []) if self.answers.by_opponent(number - 1) else self.watch.look(row)
+        warnings, certain = self.watch.look(row) if number > self.job.warm_up_rounds else ([], [])
         for text in [*self.leaks, *warnings, *certain]:
             progress.say(f"round {number}: {text}")
         self.leaks = []

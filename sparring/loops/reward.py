@@ -1,4 +1,4 @@
-"""What is made of scores before the policy learns from them: the price of not ending, and that of KL over time."""
+"""Scores, and what is made of them before the policy learns: the price of not ending, and that of KL over time."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparring.core.credit import AdaptiveKL
+from sparring.core.errors import Diverged
+from sparring.data.responses import Responses
+from sparring.feedback.combine import judged
+from sparring.feedback.protocol import Feedback
 from sparring.loops.settings import OnlineSettings, RewardSettings
+from sparring.models.machine import Machine
 from sparring.rollout.sample import Stop
+
+
+def ask(
+    feedback: Feedback, responses: Responses, machine: Machine, number: int
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K T"] | None]:
+    """Score the responses of a round, and say what each token earned of that where the judge knows it.
+
+    Raises Diverged for a score that is not finite.
+    """
+    with machine.computing():
+        scores, by_token = judged(feedback, responses)
+    scores = scores.float().to(machine.device)
+    if not bool(scores.isfinite().all()):
+        bad = (~scores.isfinite()).any(-1).nonzero()[:5, 0].tolist()
+        worst = [responses.batch.where[b] or repr(responses.prompts[b]) for b in bad]
+        raise Diverged(f"the judge's scores are not finite in round {number}; the prompts are {', '.join(worst)}")
+    return scores, None if by_token is None else by_token.float().to(machine.device)
 
 
 def rewarded(scores: Float[Tensor, "B K"], stops: Sequence[Sequence[Stop]], unfinished: float) -> Float[Tensor, "B K"]:

@@ -126,22 +126,24 @@ def _online(job: Job, data: Data, length: float) -> Work:
     judge = job.discriminator
     warm_up = job.judge.judge_warmup if job.judge else 0
     rest = math.ceil(warm_up / WARM_UP_UPDATES)
-    total, seen = settings.rounds + rest, min(settings.rounds + rest, SCANNED)
+    total, seen = settings.rounds + rest, min(settings.rounds, SCANNED)
     batches = [[data.train[i] for i in order.at(number)] for number in range(seen)]
     answers = settings.batch * settings.K
-    a_round = sum(len(r.prompt) for rows in batches for r in rows) / seen + answers * length
+    prompt = sum(len(r.prompt) for rows in batches for r in rows) / seen / settings.batch
+    a_round, a_meeting = settings.batch * prompt + answers * length, answers * (prompt + length)
+    scored = settings.rounds * a_round + rest * a_meeting  # in its warm-up a judge meets each prompt once
     asked = needs(job.equation.credit) + needs(job.equation.loss)
-    reads = len([n for n in FIXED if n in asked]) + len(readers(job))
+    reads = len([n for n in FIXED if n in asked])
     largest = max((_answered(job, rows, length) for rows in batches), key=lambda p: p.tokens)
     updates = total_updates(settings)
-    read, judged, one = reads * total * a_round, 0.0, None
+    read, judged, one = reads * settings.rounds * a_round + len(readers(job)) * scored, 0.0, None
     judge_updates = 0
     if judge is not None:
         one = _judge_pass(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
         if job.compares:  # the base reads along; both find the level of each round
-            read += total * a_round * (1 + 2 * min(1, LEVELLED / answers)) + judged
+            read += scored * (1 + 2 * min(1, LEVELLED / answers)) + judged
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:
         texts = sum(r.tokens for r in data.pretrain) / len(data.pretrain)
@@ -153,7 +155,8 @@ def _online(job: Job, data: Data, length: float) -> Work:
         saves=math.ceil(total / settings.save_every), trained=round(trained), read=round(read), judged=round(judged),
         sampled=(total * answers + evaluations * asks) * settings.max_tokens,
         judge_updates=judge_updates,
-        update=largest, judge=one, sampling=_sampling(settings.batch, settings.K, settings.max_tokens, batches),
+        update=largest, judge=one,
+        sampling=_sampling(*((answers, 1) if rest else (settings.batch, settings.K)), settings.max_tokens, batches),
     )  # fmt: skip
 
 
