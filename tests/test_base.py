@@ -34,7 +34,7 @@ def base(tmp_path_factory):
 def test_the_base_answers_while_the_judge_warms_up_and_the_policy_from_then_on(tmp_path, base):
     found = rows(quick("rlgaf", tmp_path / "run", base=base, settings=LONG))
     plain = rows(quick("rlgaf", tmp_path / "plain", settings=LONG))
-    alone = rows(quick("rlgaf", tmp_path / "alone", model=base, settings=LONG))
+    alone = rows(quick("rlgaf", tmp_path / "alone", model=base, base=base, settings=LONG))
     for number in range(6):
         said = {name: found[number][name] for name in ("entropy", "length", "distinct_2")}
         assert said == {name: alone[number][name] for name in said}, "what the base says by itself"
@@ -46,14 +46,16 @@ def test_the_base_answers_while_the_judge_warms_up_and_the_policy_from_then_on(t
     assert min(row["round"] for row in samples) == 7, "only the policy's samples are kept"
 
 
-def test_a_judge_that_warms_up_meets_as_many_prompts_as_a_round_has_responses():
+def test_the_base_answers_as_many_prompts_as_a_round_has_responses():
     own = Network(trunk=load_trunk(str(world() / "model")))
     settings = OnlineSettings(batch=3, K=2, max_tokens=4)
     texts = [Row(prompt=(3 + i,), responses=((4,),), index=i) for i in range(6)]
-    answers = Answers(own, settings, machine())
+    answers = Answers(own, settings, machine(), opponent=lambda: own)
     first, second = (answers.for_the_judge(texts, n).batch for n in (0, 1))
     assert first.response_ids.shape[:2] == (6, 1) and not torch.equal(first.response_ids, second.response_ids)
     assert answers.to(texts[:3], 2).batch.response_ids.shape[:2] == (3, 2)
+    alone = Answers(own, settings, machine()).for_the_judge(texts[:3], 2).batch
+    assert alone.response_ids.shape[:2] == (3, 2), "a policy that has no opponent answers as in any round"
 
 
 def test_an_opponent_is_loaded_when_it_speaks_and_dropped_afterwards():
@@ -124,8 +126,10 @@ def test_a_plan_counts_the_base_where_it_speaks_and_nowhere_else(tmp_path, base)
         for b in (None, base)
     ]  # fmt: skip
     before, after = (plan(job, from_config=True) for job in jobs)
-    assert after.work == before.work and after.standing == before.standing
-    extra = after.moments["warm-up of the judge"] - max(after.moments[n] for n in ("update of the judge", "sampling"))
+    assert after.standing == before.standing and after.work.sampled == before.work.sampled
+    assert after.work.read > before.work.read, "more prompts, each with one answer"
+    busiest = max(after.moments[n] for n in ("update of the judge", "sampling"))
+    extra = after.moments["warm-up of the judge"] - busiest
     weights = sum(p.numel() for p in load_trunk(base).lm.parameters())
     assert 0 < extra <= 4 * weights
 

@@ -71,7 +71,7 @@ def test_few_texts_say_nothing(tokenizer):
 def test_a_run_says_what_leaks_once(tmp_path, capsys):
     rows = [{"prompt": WORDS[i % 9], "response": " " + " ".join([WORDS[0]] * 2)} for i in range(40)]
     data = write(tmp_path / "short.jsonl", rows)
-    settings = {"batch": 8, "K": 4, "rounds": 3, "judge_warmup": 5, "max_tokens": 16, "seed": 2}
+    settings = {"batch": 8, "K": 4, "rounds": 3, "judge_warmup": 5, "max_tokens": 8}
     quick("rlgaf", tmp_path / "run", data=data, feedback=["bag_of_words"], settings=settings, quiet=False)
     said = [line for line in capsys.readouterr().err.splitlines() if " alone tells " in line]
     assert said and all("round 1: " in line for line in said) and not any("words alone" in line for line in said)

@@ -35,11 +35,12 @@ class Answers:
         self._load, self._opponent = opponent, None
 
     def for_the_judge(self, rows: Sequence[Row], number: int) -> Rollout:
-        """Answer the prompts of a round of its warm-up, counted from 0, once each."""
-        if self._load is not None and self._opponent is None:
-            self._opponent = self._load()
+        """Answer the prompts of a round of its warm-up, counted from 0: once each if it is the opponent who answers."""
+        if self._load is None:
+            return self.to(rows, number)
+        self._opponent = self._opponent or self._load()
         count, seed = self.settings.batch * self.settings.K, derive(self.settings.seed, "warm-up")
-        return self._answer(self._opponent or self.policy, rows, 1, self._keys(rows, number * count), seed)
+        return self._answer(self._opponent, rows, 1, self._keys(rows, number * count), seed)
 
     def to(self, rows: Sequence[Row], number: int) -> Rollout:
         """Let the policy answer the prompts of a round, counted from 0, K times each."""

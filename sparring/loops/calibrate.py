@@ -214,7 +214,8 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
     """Go through one round, part by part; says also how long its responses were."""
     settings, machine, networks = made.settings, made.machine, made.networks
     rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, settings.seed, "prompts").at(0)]
-    answers = Answers(networks.policy, settings, machine, lagged=made.lagged)
+    stands_in = None if made.opponent is None else lambda: networks.policy
+    answers = Answers(networks.policy, settings, machine, lagged=made.lagged, opponent=stands_in)
     learner = Learner(
         method=made.method, networks=networks, updater=made.updater, machine=machine, settings=settings,
         reward=made.reward, micro_tokens=made.micro_tokens, pretraining=made.pretraining,
@@ -226,7 +227,7 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
         kept["responses"] = answers.read(kept["rollout"])
 
     def meet() -> None:
-        rollout = answers.for_the_judge(rows * settings.K, 0)
+        rollout = answers.for_the_judge(rows if made.opponent is None else rows * settings.K, 0)
         with machine.computing():
             made.feedback.score(answers.read(rollout))
 

@@ -137,7 +137,10 @@ class _Loop:
         self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
         self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
-        self.first = Order(len(job.prompts), job.settings.batch * job.settings.K, job.settings.seed, "warm-up")
+        # An opponent answers as many prompts as a round has responses: the more demonstrations the judge sees beside
+        # them, the less it learns any by heart.
+        many = Order(len(job.prompts), job.settings.batch * job.settings.K, job.settings.seed, "warm-up")
+        self.first = self.order if job.opponent is None else many
         self.learner = job.relaxed or Learner(
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
             settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
@@ -150,11 +153,7 @@ class _Loop:
         return self.controller.beta if self.controller else self.job.method.kl
 
     def warm_up(self, number: int) -> dict[str, float]:
-        """Teach the judge before the policy takes a step; returns the figures of the round.
-
-        It meets one answer to each of as many prompts as a round has responses: the more demonstrations it sees beside
-        them, the less it learns any by heart.
-        """
+        """Teach the judge before the policy takes a step; returns the figures of the round."""
         rows = self.job.machine.share([self.job.prompts[i] for i in self.first.at(number - 1)])
         rollout = self.answers.for_the_judge(rows, number - 1)
         responses = self.answers.read(rollout)

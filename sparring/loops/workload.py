@@ -130,8 +130,10 @@ def _online(job: Job, data: Data, length: float) -> Work:
     batches = [[data.train[i] for i in order.at(number)] for number in range(seen)]
     answers = settings.batch * settings.K
     prompt = sum(len(r.prompt) for rows in batches for r in rows) / seen / settings.batch
-    a_round, a_meeting = settings.batch * prompt + answers * length, answers * (prompt + length)
-    scored = settings.rounds * a_round + rest * a_meeting  # in its warm-up a judge meets each prompt once
+    base_answers = rest > 0 and job.base is not None and not job.compares  # while the judge warms up, each prompt once
+    asks = answers if base_answers else settings.batch
+    a_round = settings.batch * prompt + answers * length
+    scored = settings.rounds * a_round + rest * (asks * prompt + answers * length)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     reads = len([n for n in FIXED if n in asked])
     largest = max((_answered(job, rows, length) for rows in batches), key=lambda p: p.tokens)
@@ -149,14 +151,14 @@ def _online(job: Job, data: Data, length: float) -> Work:
         texts = sum(r.tokens for r in data.pretrain) / len(data.pretrain)
         trained += updates * job.mix.pretrain_batch * texts
     evaluations = 0 if job.judge or not data.held_out else math.ceil(settings.rounds / settings.save_every)
-    asks = min(len(data.held_out), EVALUATED * settings.batch)
+    held_out = min(len(data.held_out), EVALUATED * settings.batch)
     return Work(
         clock="round", count=settings.rounds, rest=rest, updates=updates, evaluations=evaluations,
         saves=math.ceil(total / settings.save_every), trained=round(trained), read=round(read), judged=round(judged),
-        sampled=(total * answers + evaluations * asks) * settings.max_tokens,
+        sampled=(total * answers + evaluations * held_out) * settings.max_tokens,
         judge_updates=judge_updates,
         update=largest, judge=one,
-        sampling=_sampling(*((answers, 1) if rest else (settings.batch, settings.K)), settings.max_tokens, batches),
+        sampling=_sampling(asks, answers // asks, settings.max_tokens, batches),
     )  # fmt: skip
 
 
