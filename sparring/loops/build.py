@@ -76,7 +76,7 @@ def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online
         lagged=_lagged(job, policy), relaxed=_relaxed(job, feedback, networks, updater, machine, mix),
         micro_tokens=job.optimizer.micro_tokens,
         judge_warmup=job.judge.judge_warmup if job.judge else 0,
-        opponent=None if job.base is None or job.compares else opponent(job.base, trunk),
+        opponent=opponent(job.opponent, trunk) if job.opponent else None,
     )  # fmt: skip
 
 

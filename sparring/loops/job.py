@@ -110,6 +110,11 @@ class Job:
         """Whether the judge reads how much likelier a response is to it than to the model before fine-tuning."""
         return self.discriminator is not None and self.discriminator.judge_reads == RATIO
 
+    @property
+    def opponent(self) -> str | None:
+        """Who answers while the judge warms up, in place of the policy: the base, where the judge does not read it."""
+        return None if self.compares else self.base
+
     def judges(self) -> list[str]:
         """The feedback by name; a Python function goes by its own."""
         return [f if isinstance(f, str) else getattr(f, "__qualname__", type(f).__qualname__) for f in self.feedback]

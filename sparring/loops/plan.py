@@ -139,9 +139,9 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
             - (memory.moments(own) if job.selection else 0)
             + memory.sampling(size, rows=prompts * K, prompts=prompts, prompt=s.prompt, longest=s.response)
         )
-    if job.base is not None and not compares:  # which answers while the judge warms up, and is dropped then
+    if job.opponent is not None:  # which is dropped after the warm-up
         busiest = max(moments[name] for name in ("update of the judge", "sampling") if name in moments)
-        moments["warm-up of the judge"] = _held(job.base, size) + busiest
+        moments["warm-up of the judge"] = _held(job.opponent, size) + busiest
     keeps_best = job.offline is not None and job.offline.keep_best != "last" and job.has_held_out
     if keeps_best and on_cpu:  # a checkpoint is read into the machine's memory: the weights and their moments
         moments["best checkpoint"] = float(memory.NUMBER * own + memory.moments(own))

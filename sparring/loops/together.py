@@ -56,7 +56,7 @@ def _online_problem(job: "Job") -> str:
 def _judge_problem(job: "Job") -> str:
     """Refuse what a judge cannot do, or does not look at."""
     judge = job.discriminator
-    if job.base is not None and not job.compares and job.judge is not None and not job.judge.judge_warmup:
+    if job.opponent is not None and job.judge is not None and not job.judge.judge_warmup:
         return (
             "the --base is whom the judge meets in its warm-up, and judge_warmup is 0; raise it, or leave the base out"
         )

@@ -126,12 +126,11 @@ def _online(job: Job, data: Data, length: float) -> Work:
     judge = job.discriminator
     warm_up = job.judge.judge_warmup if job.judge else 0
     rest = math.ceil(warm_up / WARM_UP_UPDATES)
-    total, seen = settings.rounds + rest, min(settings.rounds, SCANNED)
+    total, seen = settings.rounds + rest, min(settings.rounds + rest, SCANNED)
     batches = [[data.train[i] for i in order.at(number)] for number in range(seen)]
     answers = settings.batch * settings.K
     prompt = sum(len(r.prompt) for rows in batches for r in rows) / seen / settings.batch
-    base_answers = rest > 0 and job.base is not None and not job.compares  # while the judge warms up, each prompt once
-    asks = answers if base_answers else settings.batch
+    asks = settings.batch if job.opponent is None else answers  # prompts of a round of the judge's warm-up
     a_round = settings.batch * prompt + answers * length
     scored = settings.rounds * a_round + rest * (asks * prompt + answers * length)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
