@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparring.core.errors import Diverged
 from sparring.data.batch import Row
-from sparring.data.responses import Responses, read_out
+from sparring.data.responses import Responses
 from sparring.feedback.adversary import one_by_one
 from sparring.feedback.combine import learners
 from sparring.feedback.leaks import find_leaks
@@ -213,9 +213,9 @@ class _Loop:
         places = job.machine.share(list(range(min(len(job.held_out), EVALUATED * job.settings.batch))))
         counted = {}
         if places:
-            batch = self.answers.once([job.held_out[i] for i in places], places).batch
+            rollout = self.answers.once([job.held_out[i] for i in places], places)
             with job.machine.computing():
-                scores = job.feedback.score(read_out(batch, job.networks.policy.trunk.tokenizer))
+                scores = job.feedback.score(self.answers.read(rollout))
             counted = {"eval_score": (float(scores.double().sum()), float(len(places)))}
         top, bottom = job.machine.sum_tally(counted)["eval_score"]
         value = top / bottom
