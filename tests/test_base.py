@@ -113,6 +113,21 @@ def test_what_a_base_is_no_help_to_is_refused_with_the_cure(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_judge_that_meets_the_base_first_learns_as_reward_models_do_unless_it_is_told_otherwise(tmp_path):
+    def made(**given):
+        more = {name: given.pop(name) for name in ("base", "feedback") if name in given}
+        job = make_job("rlgaf", model="m", data="d", run=tmp_path, settings=given, **more)
+        judge = job.discriminator
+        return job.equation.kl, judge and judge.judge_loss, judge and judge.label_smoothing
+
+    plain, first = (0.1, "bce", 0.1), (0.05, "bt", 0.0)
+    assert made() == plain and made(base="b") == first
+    assert made(base="b", kl=0.2, judge_loss="ls") == (0.2, "ls", 0.0)
+    assert made(base="b", judge_reads="ratio") == plain, "the base is read beside it"
+    assert made(base="b", judge_sees="prefix") == plain, "of prefixes no pairs are made"
+    assert made(base="b", feedback=["bag_of_words"]) == (0.1, None, None)
+
+
 def test_a_base_that_is_not_there_is_refused_before_anything_is_fine_tuned(tmp_path):
     with pytest.raises(ModelError, match="no such model folder"):
         quick("rlgaf", tmp_path / "run", base=str(tmp_path / "gone"), settings={"sft_epochs": 1.0})

@@ -239,6 +239,21 @@ def test_a_judge_keeps_its_own_number_of_steps_under_a_budget(tmp_path):
     assert work.costs["judge"].settings["steps"] == 3 and work.costs["judge"].trains_judge
 
 
+def test_a_line_that_judges_for_others_may_say_how_long_it_learns_and_is_not_measured(tmp_path):
+    short = {
+        "method": "rlgaf",
+        "name": "words",
+        "feedback": "bag_of_words",
+        "settings": {**SAMPLES, "rounds": 1, "overflow": "cut"},
+    }
+    paid = {"method": "rloo", "feedback": "{words}", "settings": {n: v for n, v in SAMPLES.items() if n != "rounds"}}
+    work = prepare(read_plan(raw(budget={"tokens": 1e5}, methods=[short, paid])), tmp_path / "out")
+    assert work.costs["words"].settings["rounds"] == 1 and work.costs["words"].trains_judge
+    assert work.costs["rloo"].settings["rounds"] > 1 and not work.costs["rloo"].trains_judge
+    with pytest.raises(SettingError, match="words: the budget decides how many rounds"):
+        prepare(read_plan(raw(budget={"tokens": 1e5}, methods=[short])), tmp_path / "other")
+
+
 @pytest.mark.parametrize("file", PLANS, ids=lambda file: file.stem)
 def test_a_plan_of_the_examples_reads_and_reads_back(file):
     plan = load_plan(file)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparring import methods
 from sparring.cli.main import COMMANDS
-from sparring.cli.parser import Parser, add_knob, one_of
+from sparring.cli.parser import Parser, add_knob, one_of, plain
 from sparring.core.errors import DataError, RunError, SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection, knobs, needs, welcomes
 from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, learners_of
@@ -197,7 +197,9 @@ def add_files(parser: Parser, choice: Choice, *, writes: bool = True) -> None:
     if choice.learning:
         add("--negatives", "FILE", "real but unwanted text that joins the fakes")
         add("--negatives-where", "FIELD=VALUE", "keep only such rows of --negatives; repeat for more", repeat=True)
-        add("--base", "MODEL", "the model before fine-tuning, whom the judge meets first")
+        brings = [f"{n.replace('_', '-')} {plain(x)}" for n, x in getattr(choice.found, "with_base", {}).items()]
+        then = f"; then by default {', '.join(brings)}" if brings else ""
+        add("--base", "MODEL", f"the model before fine-tuning, whom the judge meets first{then}")
     add("--eval-data", "FILE", "held-out records; otherwise a share of the data is held out")
     add("--fields", "OURS=THEIRS,...", "which columns hold what, such as prompt=question,response=answer")
     add("--where", "FIELD=VALUE", "keep only such rows; repeat for more", repeat=True)

@@ -168,7 +168,7 @@ def add_knob(group: argparse._ArgumentGroup, knob: Field[Any], default: Any) -> 
 
 
 def _facts(knob: Field[Any], default: Any) -> str:
-    facts = [] if default in (None, MISSING) else [f"default {_plain(default)}"]
+    facts = [] if default in (None, MISSING) else [f"default {plain(default)}"]
     if knob.metadata.get("above") is not None:
         facts.append(f"above {knob.metadata['above']:g}")
     if knob.metadata.get("within") is not None:
@@ -180,7 +180,8 @@ def _facts(knob: Field[Any], default: Any) -> str:
     return ", ".join(facts) or "no default"
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Write a setting's value as people would give it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,11 +4,12 @@
     flops     6 N for a token that is trained on, 2 N for one that is read or sampled; N weights
     seconds   of this machine, from a trial of each line (loops/plan.py)
 
-What gives way to the budget is how long a method goes on: its rounds, or steps if it learns from a file. The start
-that methods share is nobody's cost. Source of the formula: Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
+What gives way to the budget is how long a method goes on: its rounds, or steps if it learns from a file. A line that
+judges for others may say that itself; it is measured as little as a reward model then. The start that methods share is
+nobody's cost. Source of the formula: Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,13 @@ def _cost(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path) -> Cost:
     job = make({})
     more = _shared(job, line)
     job = make(more)
+    is_judge = job.trains_scorer or job.equation.view == "comparison" or _only_judges(plan, line, lines, _clock(job))
     trunk = described(job, [])
     data = load_data(job, trunk, lambda text: None)
     if plan.budget and line.name != SFT:
-        more |= _fitted(plan.budget, line, lambda extra: make({**more, **extra}), data, trunk.lm)
+        more |= _fitted(plan.budget, line, lambda extra: make({**more, **extra}), data, trunk.lm, is_judge)
         job = make(more)
     work = workload(job, data)
-    is_judge = job.trains_scorer or job.equation.view == "comparison"
     return Cost(
         settings={**line.settings, **more}, tokens=tokens_of(work), flops=flops_of(work, trunk.lm),
         labels=0 if job.kind == "prompt" else len(data.train) + len(data.held_out), trains_judge=is_judge,
@@ -125,15 +126,31 @@ def _shared(job: Job, line: Line) -> dict[str, Any]:
     return {"reference": "stored"} if can and "reference" not in line.settings else {}
 
 
+def _clock(job: Job) -> tuple[str, ...]:
+    """The settings that say how long a method goes on; the first is the one that a budget decides."""
+    return ("steps", "epochs") if job.offline is not None else ("rounds",)
+
+
+def _only_judges(plan: Plan, line: Line, lines: Mapping[str, Line], clock: Collection[str]) -> bool:
+    """Whether a line is there to judge for others: one of them names it, and it says how long it learns itself."""
+    named = {name for other in lines.values() for text in other.feedback for name in REFERENCE.findall(text)}
+    return bool(plan.budget) and line.name in named and any(name in line.settings for name in clock)
+
+
 def _fitted(
-    budget: Mapping[str, float], line: Line, make: Callable[[Mapping[str, Any]], Job], data: Any, lm: Any
+    budget: Mapping[str, float],
+    line: Line,
+    make: Callable[[Mapping[str, Any]], Job],
+    data: Any,
+    lm: Any,
+    is_judge: bool,
 ) -> dict[str, int]:
     """Find the most rounds or steps that the budget pays for. Raises SettingError when it does not pay for one."""
     (kind, amount), *_ = budget.items()
     job = make({})
-    clock = "steps" if job.offline is not None else "rounds"
-    fixed = [n for n in ((clock, "epochs") if clock == "steps" else (clock,)) if n in line.settings]
-    if fixed and job.trains_scorer:
+    clock, *others = _clock(job)
+    fixed = [n for n in (clock, *others) if n in line.settings]
+    if fixed and is_judge:
         return {}  # a judge is not better for having learnt longer, and no method by itself
     if fixed:
         raise SettingError(f"the budget decides how many {clock} there are; leave {fixed[0]} out")

@@ -59,7 +59,8 @@ class Recipe:
 
     `policies` are the online methods it can use, the default first; `feedback` is the name of the
     judge that comes with it, empty when the user names one; `defaults` are, by policy, knobs and
-    settings that differ from their own.
+    settings that differ from their own, and `with_base` those that go over them where its judge meets
+    the model before fine-tuning first.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Recipe:
     policies: tuple[str, ...]
     feedback: str
     defaults: Mapping[str, Mapping[str, Any]]
+    with_base: Mapping[str, Any]
 
 
 def recipe(
@@ -75,12 +77,15 @@ def recipe(
     data: str,
     policies: tuple[str, ...],
     defaults: Mapping[str, Mapping[str, Any]],
+    with_base: Mapping[str, Any] | None = None,
     feedback: str = "",
 ) -> Recipe:
     """Register a recipe under the name it has on the command line and in the docs."""
     if name in RECIPES:
         raise AssertionError(f"two recipes are called {name!r}")
-    made = Recipe(name=name, data=data, policies=policies, feedback=feedback, defaults=defaults)
+    made = Recipe(
+        name=name, data=data, policies=policies, feedback=feedback, defaults=defaults, with_base=with_base or {}
+    )
     RECIPES[name] = made
     return made
 

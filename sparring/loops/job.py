@@ -12,7 +12,7 @@ from typing import Any
 from sparring import methods
 from sparring.core.errors import SettingError, did_you_mean
 from sparring.core.registry import Recipe, Selection
-from sparring.feedback.expression import SIMILARITY, learners_of, needs_demonstrations
+from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, learners_of, needs_demonstrations
 from sparring.loops.parts import classes_of, sort_settings
 from sparring.loops.settings import (
     DataSettings,
@@ -178,8 +178,11 @@ def make_job(
     if pretrain is not None and not is_online:
         raise SettingError(f"--pretrain text is mixed into the updates on own samples, and {method} takes none")
     classes = classes_of(found, equation, learning)
-    made_of = recipe or selects
-    chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {}) | dict(settings or {})
+    made_of, given = recipe or selects, dict(settings or {})
+    chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {})
+    if recipe and base is not None and _reads_alone(learning, given):
+        chosen |= recipe.with_base
+    chosen |= given
     parts = sort_settings(method, chosen, classes)
     kind = DEMONSTRATION if needs_demonstrations(specs) else selects.data if selects else equation.data
     job = Job(
@@ -189,6 +192,12 @@ def make_job(
     )  # fmt: skip
     check_together(job)
     return job
+
+
+def _reads_alone(learning: set[str], given: Mapping[str, Any]) -> bool:
+    """Whether the judge is a language model that reads single responses, and no base beside them."""
+    seen, read = given.get("judge_sees", "one"), given.get("judge_reads", "mean")
+    return DISCRIMINATOR in learning and seen == "one" and read != RATIO
 
 
 def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:

@@ -141,7 +141,7 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
         _check_room_for_two(job, trunk, data)
     real, kept = _keep_from_judge(data.train, settings.judge_held_out, job.seed)
     size = sum(p.numel() for p in trunk.lm.parameters())
-    share = SLOW if job.compares else 0.5
+    share = SLOW if job.compares else 0.5 if job.opponent is None else 1.0
     updater = Updater(
         network.trainable(), machine, total=1,
         lr=settings.judge_lr or share * fitting_rate(size, is_adapter=trunk.adapter != "none"),

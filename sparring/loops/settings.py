@@ -229,7 +229,7 @@ class DiscriminatorSettings:
         "one response, its prefixes (pays each token), or it beside a real one",
         choices=("one", "prefix", "pair"),
     )
-    judge_lr: float = knob(0.0, "its learning rate; 0: half of what fits, a tenth for ratio", within=(0, 10))
+    judge_lr: float = knob(0.0, "its rate; 0: half of what fits, all with --base, ratio a tenth", within=(0, 10))
     judge_steps: int = knob(1, "judge updates in one round", within=(0, 100))
     judge_batch: int = knob(16, "demonstrations in one judge update, each with as many fakes", within=(1, 10_000))
     gate: float = knob(0.95, "the judge rests while its held-out accuracy is above this", within=(0.5, 1))
@@ -257,9 +257,7 @@ class WordsSettings:
 class RecipeSettings:
     """How a recipe begins."""
 
-    sft_epochs: float = knob(
-        0.0, "epochs of supervised fine-tuning on the demonstrations before the first round", within=(0, 1000)
-    )
+    sft_epochs: float = knob(0.0, "epochs of SFT on the demonstrations before the first round", within=(0, 1000))
     sft_lr: float = knob(0.0, "its peak learning rate; 0 takes one that fits the model", within=(0, 10))
 
 

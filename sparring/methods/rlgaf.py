@@ -21,7 +21,9 @@ is log 2. With KL price b and the logit form the end is pi ~ p_data^(1/(1+b)) * 
 With the model before fine-tuning (`--base`) the game begins one move earlier: while the judge warms up it is not the
 policy that answers but the base, as for a reward model that learns demonstrations over the base's own texts. So the
 judge first learns what fine-tuning began to change, which is easier to see than what it left undone, and then the rest.
-The base is dropped after that; its answers stay among the earlier ones until newer ones have taken their place.
+The base is dropped after that; its answers stay among the earlier ones until newer ones have taken their place. Such a
+judge learns as reward models do, by default: one above the other (bt), targets of 0 and 1, at the rate that fits the
+model; and a nat costs 0.05.
 
 With --judge-reads ratio the discriminator has no head on its states: it is a language model q that scores a response by
 how much likelier it finds it than the base does,
@@ -72,4 +74,5 @@ RLGAF = recipe(
         "rloo": {"kl": 0.1, "rounds": 20, "batch": 8},
         "grpo": {"kl": 0.1, "rounds": 20, "batch": 8},
     },
+    with_base={"kl": 0.05, "judge_loss": "bt", "label_smoothing": 0.0},
 )
