@@ -137,6 +137,13 @@ def test_a_file_of_words_that_is_damaged_or_anothers_is_refused(trunk, tmp_path)
         load_saved(str(tmp_path), trunk, device="cpu")
 
 
+def test_beside_a_language_model_its_figures_have_names_of_their_own(tmp_path):
+    last = rows(quick("rlgaf", tmp_path / "run", feedback=["bag_of_words+discriminator"]))[-1]
+    assert {"words_loss", "words_accuracy", "judge_loss", "judge_accuracy", "judge_accuracy_held_out"} <= last.keys()
+    alone = rows(quick("rlgaf", tmp_path / "alone", feedback=["bag_of_words"]))[-1]
+    assert "judge_accuracy" in alone and "words_accuracy" not in alone
+
+
 def test_a_run_trains_with_it_and_leaves_it_for_others(tmp_path):
     run = quick("rlgaf", tmp_path / "run", feedback=["bag_of_words"], settings={"judge_warmup": 5, "rounds": 2})
     seen = rows(run)

@@ -106,6 +106,8 @@ def test_what_a_base_is_no_help_to_is_refused_with_the_cure(tmp_path):
         make_job("rlgaf", model="m", data="d", run=tmp_path, base="b", settings={"judge_warmup": 0})
     with pytest.raises(SettingError, match="and this run has none"):
         make_job("ppo", model="m", data="d", run=tmp_path, base="b", feedback=["length"])
+    with pytest.raises(SettingError, match="set reward logit, or judge_loss bce"):
+        make_job("rlgaf", model="m", data="d", run=tmp_path, base="b", settings={"reward": "norm"})
     save_trunk(tiny_model(["other", "words"], width=8, layers=1, heads=1, context=32, seed=0), tmp_path / "foreign")
     for reads in ("mean", "ratio"):
         with pytest.raises(ModelError, match="its tokenizer is not that of"):
@@ -126,6 +128,11 @@ def test_a_judge_that_meets_the_base_first_learns_as_reward_models_do_unless_it_
     assert made(base="b", judge_reads="ratio") == plain, "the base is read beside it"
     assert made(base="b", judge_sees="prefix") == plain, "of prefixes no pairs are made"
     assert made(base="b", feedback=["bag_of_words"]) == (0.1, None, None)
+
+
+def test_the_card_says_what_the_base_was_for(tmp_path, base):
+    run = quick("rlgaf", tmp_path / "run", base=base, settings={"rounds": 1, "judge_warmup": 5})
+    assert f"whom the judge met first: `{base}`" in (run / "README.md").read_text()
 
 
 def test_a_base_that_is_not_there_is_refused_before_anything_is_fine_tuned(tmp_path):

@@ -11,16 +11,17 @@ import torch
 from sparring.core.credit import token_by_token
 from sparring.core.errors import DataError, SettingError
 from sparring.data.batch import Row, collate
-from sparring.feedback.adversary import REWARDS, spoilt
+from sparring.feedback.adversary import REWARDS, Demonstrations, spoilt
 from sparring.feedback.beside import ahead
 from sparring.feedback.combine import build, judged
+from sparring.feedback.discriminator import Discriminator
 from sparring.feedback.judge_loss import judge_loss, loss_so_far
 from sparring.feedback.rule import load_rule
 from sparring.loops.job import make_job
 from sparring.methods import get
 from sparring.models.signals import score, score_prefixes
 from tests.small import quick, rows, same, weights
-from tests.test_discriminator import BAD, EOS, GOOD, PROMPTS, judge, responses, softplus, spied
+from tests.test_discriminator import BAD, EOS, GOOD, PROMPTS, demonstrations, judge, responses, softplus, spied
 from tests.test_resume import unfinished
 
 SEES = {"prefix": {"judge_loss": "bce"}, "pair": {"judge_loss": "tie"}}
@@ -186,6 +187,14 @@ def test_all_responses_to_a_prompt_stand_beside_the_same_demonstration_of_it():
         rows = [Row(prompt=prompt, responses=(y,)) for y in ys]
         options = [ahead(d.network, [(row, demo) for row in rows]).tolist() for demo in seen[prompt]]
         assert any(s[b].tolist() == pytest.approx(option, abs=1e-5) for option in options)
+
+
+def test_where_all_share_a_prompt_a_response_may_stand_beside_any_demonstration():
+    d = told("pair")
+    learnt, kept = demonstrations([PROMPTS[0]] * 6, "real"), demonstrations([PROMPTS[0]], "kept")
+    data = Demonstrations(real=learnt, held_out=kept)
+    d = Discriminator(d.network, d.updater, data, d.settings, d.terms, seed=0, micro_tokens=8192)
+    assert d._beside[PROMPTS[0]] == [*learnt, *kept]
 
 
 @pytest.mark.parametrize("sees", SEES)

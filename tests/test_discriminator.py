@@ -10,7 +10,7 @@ from sparring.data.batch import Row, collate
 from sparring.data.responses import read_out
 from sparring.feedback.adversary import REWARDS, Demonstrations
 from sparring.feedback.discriminator import BUFFER, Discriminator
-from sparring.feedback.judge_loss import judge_loss
+from sparring.feedback.judge_loss import judge_loss, standing
 from sparring.feedback.protocol import LearningFeedback
 from sparring.loops.load import _keep_from_judge
 from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
@@ -114,9 +114,25 @@ def test_it_learns_to_tell_what_can_be_told(form):
         figures = d.learn(responses(seed=round_))
     real, fake = d.logits(responses(GOOD, seed=99)), d.logits(responses(seed=98))
     assert float(real.mean() - fake.mean()) > 2.0
-    if form == "bce":  # pairs say nothing about where zero is
-        assert figures["judge_accuracy"] == 1.0 and figures["judge_accuracy_held_out"] > 0.8
+    assert figures["judge_accuracy"] == 1.0 and figures["judge_accuracy_held_out"] > 0.8
     assert figures["judge_score_real"] > figures["judge_score_fake"]
+
+
+def test_where_pairs_alone_are_learnt_zero_may_lie_anywhere():
+    real, fake = torch.tensor([0.3, -0.1]) - 30, torch.tensor([-0.5, 0.7]) - 30
+    assert standing(real, fake, "bce") == (real, fake)
+    found, other = standing(real, fake, "bt")
+    assert found.tolist() == pytest.approx([0.4, -0.4], abs=1e-5) and torch.equal(found, -other)
+
+
+def test_a_held_out_demonstration_is_watched_beside_responses_to_its_own_prompt():
+    d, seen = judge(judge_steps=0), []
+    inner = d._logits
+    d._logits = lambda pairs: seen.extend(pairs) or inner(pairs)
+    for round_ in range(3):
+        d.learn(responses(seed=round_))
+    assert seen and {r.prompt for r, _ in seen} == set(PROMPTS[4:])
+    assert all(real.prompt == fake.prompt for real, fake in seen)
 
 
 def test_held_out_demonstrations_and_responses_to_their_prompts_are_never_learnt_from():

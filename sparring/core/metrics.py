@@ -249,6 +249,16 @@ _JUDGE = {
         low=0.1,
         high=0.8,
     ),
+    "words_loss": Metric(
+        meaning="judge_loss of the judge of words, where it learns beside a language model",
+        unit="nats",
+        healthy="below 0.7, and not near 0",
+        low=0.1,
+        high=0.8,
+    ),
+    "words_accuracy": Metric(
+        meaning="judge_accuracy of that judge", unit="share", healthy="0.6 to 0.9", low=0.5, high=0.95
+    ),
     "judge_loss_real": Metric(
         meaning="its part on demonstrations", unit="nats", healthy="near judge_loss_fake", low=0.05, high=1.0
     ),

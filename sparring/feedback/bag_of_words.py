@@ -69,12 +69,12 @@ class BagOfWords:
 
     def score(self, responses: Responses) -> Float[Tensor, "B K"]:
         """Score each response by the reward form in use; 0 logits before anything was learnt."""
-        return REWARDS[self.terms.reward](self.logits(responses)).where(responses.batch.exists.cpu(), 0.0)
+        return REWARDS[self.terms.reward](self.logits(responses)).where(responses.batch.exists, 0.0)
 
     def logits(self, responses: Responses) -> Float[Tensor, "B K"]:
         """The log-odds that a response is a demonstration, as the judge believes."""
         if self._model is None:
-            return torch.zeros(responses.batch.mask.shape[:2])
+            return torch.zeros(responses.batch.mask.shape[:2], device=responses.batch.mask.device)
         return _score(self._model, responses)
 
     def learn(self, fake: Responses, *, updates: int | None = None) -> dict[str, float]:
@@ -175,5 +175,6 @@ def features(texts: Sequence[Tokens], vocabulary: int) -> csr_array:
 def _score(model: Linear, responses: Responses) -> Float[Tensor, "B K"]:
     """Score every response that exists, in logits; the others get 0."""
     texts = [row.responses[0] for one in one_by_one(responses) for row in one]
-    scores, exists = model.score(features(texts, len(model.weights) - 1)), responses.batch.exists.cpu()
-    return torch.zeros(exists.shape).masked_scatter(exists, torch.from_numpy(scores).float())
+    scores, exists = model.score(features(texts, len(model.weights) - 1)), responses.batch.exists
+    found = torch.from_numpy(scores).float().to(exists.device)
+    return torch.zeros(exists.shape, device=exists.device).masked_scatter(exists, found)

@@ -46,7 +46,7 @@ from sparring.feedback.adversary import (
     told_apart,
 )
 from sparring.feedback.beside import ahead
-from sparring.feedback.judge_loss import judge_loss, loss_so_far
+from sparring.feedback.judge_loss import judge_loss, loss_so_far, standing
 from sparring.feedback.level import centre, level_of, set_level
 from sparring.feedback.reward_model import score_in_parts, score_texts
 from sparring.models.heads import at_end
@@ -120,11 +120,10 @@ class Discriminator:
     ) -> None:
         self.network, self.updater, self.data, self.settings, self.terms = network, updater, data, settings, terms
         self.seed, self.micro_tokens = seed, micro_tokens
-        self._by_prompt = by_prompt(data.real)
-        self._beside = self._by_prompt | by_prompt(data.held_out)
+        self._by_prompt, self._kept = by_prompt(data.real), by_prompt(data.held_out)
+        self._beside = by_prompt([*data.real, *data.held_out])
         # A prompt is kept from the judge when all its demonstrations are; without prompts only texts can be.
-        self._known_out = {row.prompt for row in data.held_out}
-        self._kept_out = self._known_out - self._by_prompt.keys()
+        self._kept_out = self._kept.keys() - self._by_prompt.keys()
         self._unwanted = [row for row in data.unwanted if row.prompt not in self._kept_out]
         self._buffer: list[Row] = []
         self._calls = 0
@@ -206,6 +205,7 @@ class Discriminator:
         for start, stop in self._parts(pairs):
             real, false, loss = self._lesson(pairs[start:stop])
             self.updater.backward(loss, tuple(f"{r.where} against {f.where}" for r, f in pairs[start:stop]))
+            real, false = standing(real, false, settings.judge_loss)
             losses = {"judge_loss_real": softplus(-real), "judge_loss_fake": softplus(false)}
             counted.append(count(losses | told_apart(real, false)))
         seen, step = figures(machine.sum_tally(add(counted))), self.updater.step()
@@ -269,11 +269,12 @@ class Discriminator:
     def _watch(self, fresh: list[Row], draw: Any) -> dict[str, float]:
         """Measure on what the judge has not learnt from: held-out demonstrations, fresh responses to their prompts."""
         machine, counted = self.updater.machine, []
-        fakes = [r for r in fresh if r.prompt in self._known_out][: self.settings.judge_batch]
-        pairs = machine.share([(pick(self.data.held_out, draw), f) for f in fakes])
+        fakes = [r for r in fresh if r.prompt in self._kept][: self.settings.judge_batch]
+        pairs = machine.share([(pick(self._kept[f.prompt], draw), f) for f in fakes])
         for start, stop in self._parts(pairs):
             real, fake = self._logits(pairs[start:stop])
-            counted.append(count({"judge_score_real": real, "judge_score_fake": fake} | told_apart(real, fake)))
+            seen = told_apart(*standing(real, fake, self.settings.judge_loss))
+            counted.append(count({"judge_score_real": real, "judge_score_fake": fake} | seen))
         total = machine.sum_tally(add(counted))
         for name, (top, bottom) in self._right.items():
             right, number = total.pop(name, (0.0, 0.0))

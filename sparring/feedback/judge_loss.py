@@ -28,12 +28,17 @@ OF_PAIRS = ("bt", "tie")
 TIE = 0.55  # what a tie earns the critic
 
 
-def misfit(form: str, sees: str) -> str:
-    """Say why a judge that sees this has no use for a loss; empty where it has."""
+def misfit(form: str, sees: str, reward: str) -> str:
+    """Say why a judge that sees this, and pays this, has no use for a loss; empty where it has."""
     if sees == "pair" and form not in OF_PAIRS:
         return f"judge_sees pair says which of two is real, and judge_loss {form} judges one; set tie or bt"
     if sees == "prefix" and form in OF_PAIRS:
         return f"judge_sees prefix compares no pairs, and judge_loss {form} does; set bce or ls"
+    if sees == "one" and form in OF_PAIRS and reward != "logit":
+        return (
+            f"judge_loss {form} learns how far one text is above another, and reward {reward} asks on which side of "
+            "zero one is; set reward logit, or judge_loss bce"
+        )
     return ""
 
 
@@ -43,6 +48,17 @@ def judge_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str, 
         ahead = real - fake
         return per_prompt((1 - smoothing) * _lost(ahead, form) + smoothing * _lost(-ahead, form))
     return per_prompt((_alone(real, form, smoothing) + _alone(-fake, form, smoothing)) / 2)
+
+
+def standing(real: Float[Tensor, " B"], fake: Float[Tensor, " B"], form: str) -> tuple[Tensor, Tensor]:
+    """Say how far a demonstration and a fake are on the right and the wrong side of zero.
+
+    A loss that looks at the difference alone leaves zero anywhere, so there each has half the difference.
+    """
+    if form not in OF_PAIRS:
+        return real, fake
+    half = (real - fake) / 2
+    return half, -half
 
 
 def loss_so_far(

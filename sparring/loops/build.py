@@ -14,7 +14,7 @@ from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.job import Job
 from sparring.loops.lag import Lagged
 from sparring.loops.learner import total_updates
-from sparring.loops.load import Data, head_rate, load_feedback, opponent, trainable
+from sparring.loops.load import Data, base_of, head_rate, load_feedback, trainable
 from sparring.loops.offline import Offline, total_steps
 from sparring.loops.online import Online
 from sparring.loops.order import Order
@@ -76,7 +76,7 @@ def build_online(job: Job, trunk: Trunk, data: Data, machine: Machine) -> Online
         lagged=_lagged(job, policy), relaxed=_relaxed(job, feedback, networks, updater, machine, mix),
         micro_tokens=job.optimizer.micro_tokens,
         judge_warmup=job.judge.judge_warmup if job.judge else 0,
-        opponent=opponent(job.opponent, trunk) if job.opponent else None,
+        opponent=base_of(job, trunk) if job.opponent else None,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def card(job: Job, figures: Mapping[str, float], level: str = "") -> str:
         "",
         f"- data: `{job.data}`{where}",
         *([f"- negatives: `{job.negatives}`"] if job.negatives else []),
-        *([f"- base, with whose likelihoods the judge compares its own: `{job.base}`"] if job.base else []),
+        *([f"- base, {_part_of_the_base(job)}: `{job.base}`"] if job.base else []),
         *([f"- pre-training text: `{job.pretrain}`"] if job.pretrain else []),
         *([f"- feedback: {', '.join(job.judges())}"] if job.feedback else []),
         f"- seed: {job.seed}",
@@ -42,6 +42,10 @@ def card(job: Job, figures: Mapping[str, float], level: str = "") -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _part_of_the_base(job: Job) -> str:
+    return "with whose likelihoods the judge compares its own" if job.compares else "whom the judge met first"
 
 
 def _equation(method: str) -> list[str]:

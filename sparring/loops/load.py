@@ -132,9 +132,8 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     settings = job.discriminator
     assert settings is not None and job.judge is not None
     if job.compares:
-        assert job.base is not None
         length = sum(len(row.responses[0]) for row in data.train) / len(data.train)
-        network = new_ratio(trunk, "judge", derive(job.seed, "judge"), _base(job.base, trunk), length)
+        network = new_ratio(trunk, "judge", derive(job.seed, "judge"), base_of(job, trunk)(), length)
     else:
         network = new_scorer(trunk, "judge", derive(job.seed, "judge"), reads=settings.judge_reads)
     if settings.judge_sees == "pair":
@@ -153,17 +152,12 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     )  # fmt: skip
 
 
-def opponent(model: str, trunk: Trunk) -> Callable[[], Network]:
-    """Check now that a model can speak in the policy's place, and load it when it is called."""
-    _check_words(load_tokenizer(model), model, trunk)
-    return partial(frozen_model, model, device=str(trunk.device), low=trunk.low)
-
-
-def _base(model: str, trunk: Trunk) -> Network:
-    """Load the model that the judge is held against."""
-    base = frozen_model(model, device=str(trunk.device), low=trunk.low)
-    _check_words(base.trunk.tokenizer, model, trunk)
-    return base
+def base_of(job: Job, trunk: Trunk) -> Callable[[], Network]:
+    """Check now that the base reads the policy's words, and load it when it is called."""
+    assert job.base is not None
+    trusts = job.model_settings.trust_remote_code == "yes"
+    _check_words(load_tokenizer(job.base, trust_remote_code=trusts), job.base, trunk)
+    return partial(frozen_model, job.base, device=str(trunk.device), low=trunk.low, trust_remote_code=trusts)
 
 
 def _check_words(tokenizer: Any, model: str, trunk: Trunk) -> None:

@@ -16,6 +16,7 @@ from sparring.core.errors import Diverged
 from sparring.data.batch import Row
 from sparring.data.responses import Responses
 from sparring.feedback.adversary import one_by_one
+from sparring.feedback.bag_of_words import BagOfWords
 from sparring.feedback.combine import learners
 from sparring.feedback.leaks import find_leaks
 from sparring.feedback.protocol import Feedback
@@ -140,7 +141,7 @@ class _Loop:
         # An opponent answers as many prompts as a round has responses: the more demonstrations the judge sees beside
         # them, the less it learns any by heart.
         many = Order(len(job.prompts), job.settings.batch * job.settings.K, job.settings.seed, "warm-up")
-        self.first = self.order if job.opponent is None else many
+        self.warm_up_order = self.order if job.opponent is None else many
         self.learner = job.relaxed or Learner(
             method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
             settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
@@ -154,7 +155,7 @@ class _Loop:
 
     def warm_up(self, number: int) -> dict[str, float]:
         """Teach the judge before the policy takes a step; returns the figures of the round."""
-        rows = self.job.machine.share([self.job.prompts[i] for i in self.first.at(number - 1)])
+        rows = self.job.machine.share([self.job.prompts[i] for i in self.warm_up_order.at(number - 1)])
         rollout = self.answers.for_the_judge(rows, number - 1)
         responses = self.answers.read(rollout)
         scores, _ = ask(self.job.feedback, responses, self.job.machine, number)
@@ -189,7 +190,9 @@ class _Loop:
         """Let the judges learn from a round; returns its figures with theirs, and what was spent on it."""
         job = self.job
         for judge in self.learners:
-            row |= judge.learn(responses, updates=job.judge_updates(number - 1))
+            learnt = judge.learn(responses, updates=job.judge_updates(number - 1))
+            is_beside = len(self.learners) > 1 and isinstance(judge, BagOfWords)
+            row |= {n.replace("judge_", "words_") if is_beside else n: x for n, x in learnt.items()}
         # What gives samples away is looked for in the policy's own.
         if self.learners and number == max(1, job.warm_up_rounds + (job.opponent is not None)):
             self.leaks = self._leaks(responses, row)
@@ -199,7 +202,7 @@ class _Loop:
 
     def _leaks(self, responses: Responses, row: Mapping[str, float]) -> list[str]:
         """Say what gives samples away without being read, now that the judge has met them."""
-        fresh = [r for one in one_by_one(responses) for r in one]
+        fresh = [r for one in self.job.machine.join(one_by_one(responses)) for r in one]
         judged = row.get("judge_accuracy_held_out", row.get("judge_accuracy", 0.5))
         found = find_leaks(self.job.prompts, fresh, judged, self.job.networks.policy.trunk.tokenizer)
         knows_words_only = "judge_accuracy_held_out" not in row

@@ -68,7 +68,7 @@ def _judge_problem(job: "Job") -> str:
         return (
             "judge_sees pair reads two responses as one text, and judge_reads ratio finds single ones likelier or not"
         )
-    return misfit(judge.judge_loss, judge.judge_sees)
+    return misfit(judge.judge_loss, judge.judge_sees, job.judge.reward if job.judge else "logit")
 
 
 def _relaxed_problem(job: "Job") -> str:

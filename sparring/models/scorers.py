@@ -100,9 +100,9 @@ def _load_ratio(folder: str, *, device: str, low: torch.dtype | None) -> Network
     return Network(trunk=own.trunk, head=head, against=against)
 
 
-def frozen_model(path: str, *, device: str, low: torch.dtype | None) -> Network:
+def frozen_model(path: str, *, device: str, low: torch.dtype | None, trust_remote_code: bool = False) -> Network:
     """Load a language model as a role that is never trained, its linear maps held in `low` if that is given."""
-    trunk = load_trunk(path, device=device)
+    trunk = load_trunk(path, device=device, trust_remote_code=trust_remote_code)
     trunk.lm.requires_grad_(False)
     narrow(trunk.lm, low)
     return Network(trunk=trunk)

@@ -20,6 +20,8 @@ FIRST = (
     "judge_accuracy",
     "judge_accuracy_held_out",
     "judge_loss",
+    "judge_loss_real",
+    "judge_loss_fake",
     "nll_oracle",
     "nll_test",
     "accuracy_d",
