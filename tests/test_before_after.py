@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from sparring.report.before_after import before_after_sections, figures_of
+from sparring.cli.main import main
+from sparring.report.before_after import before_after_sections, figures_of, scored
 from tests.small import quick
 from tests.test_resume import unfinished
 
@@ -62,3 +63,19 @@ def test_the_section_shows_first_last_and_some_between():
     assert "at the start" in page and "round 50" in page and "&lt;p&gt;" in page
     assert [n for n in range(0, 60, 10) if f"r{n}q" in page] == [0, 20, 30, 50]
     assert before_after_sections(rows[:2]) == before_after_sections([]) == []
+
+
+def test_a_judge_of_the_readers_choice_scores_what_was_said():
+    rows = scored([row(0, "p", "one two"), row(0, "q", " "), row(4, "p", "one two three")], ["length"])
+    assert [r.get("scores") for r in rows] == [{"length": 2.0}, None, {"length": 3.0}]
+    assert figures_of(rows[:2])["length"] == 2.0, "what is empty has no score"
+    page = "".join(before_after_sections(rows))
+    assert ">length</th>" in page and "3.00" in page
+
+
+def test_a_report_takes_judges_for_a_run_and_none_for_a_comparison(run, tmp_path, capsys):
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html"), "--feedback", "length"]) == 0
+    assert ">length</th>" in (tmp_path / "page.html").read_text()
+    (tmp_path / "prepared.json").write_text("{}")
+    assert main(["report", str(tmp_path), "--feedback", "length"]) == 2
+    assert "a comparison has its own in the plan" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.cli.parser import Parser
-from sparring.core.errors import RunError
+from sparring.core.errors import RunError, SettingError
 
 
 def add_arguments(parser: Parser) -> None:
@@ -14,6 +14,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="a run folder, or that of a comparison")
     parser.add_argument("--out", metavar="FILE", help="the page to write (default: report.html in the folder); "
         "figures for papers go beside it, into figures/, if matplotlib is installed")  # fmt: skip
+    parser.add_argument("--feedback", action="append", default=[], metavar="JUDGE", help="a judge, as for "
+        "sparring evaluate, of what a run's policy said before and after; repeat for a column each")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
@@ -27,7 +29,10 @@ def run(args: argparse.Namespace) -> None:
     from sparring.report.write import write_run
 
     page = Path(args.out) if args.out else folder / "report.html"
-    said = _comparison(folder, page) if (folder / PREPARED).is_file() else write_run(folder, page)
+    is_comparison = (folder / PREPARED).is_file()
+    if is_comparison and args.feedback:
+        raise SettingError("--feedback scores what one run said before and after; a comparison has its own in the plan")
+    said = _comparison(folder, page) if is_comparison else write_run(folder, page, args.feedback)
     Console(highlight=False).print("\n".join(said), markup=False, soft_wrap=True)
 
 

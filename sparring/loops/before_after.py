@@ -12,7 +12,7 @@ from sparring.data.responses import read_out
 from sparring.models.roles import Network
 from sparring.rollout.sample import Sampling, sample
 
-PROMPTS = 8
+PROMPTS = 10
 
 
 def say_again(policy: Network, rows: Sequence[Row], how: Sampling, seed: int) -> list[dict[str, Any]]:

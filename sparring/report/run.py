@@ -12,7 +12,7 @@ from typing import Any
 
 from sparring.core.errors import RunError
 from sparring.core.metrics import METRICS
-from sparring.report.before_after import before_after_sections
+from sparring.report.before_after import before_after_sections, scored
 from sparring.report.browser import browser_section
 from sparring.report.figures import NONE, duration, interval, number
 from sparring.report.html import Html, el, page
@@ -35,8 +35,8 @@ SAMPLES_SHOWN = 6
 """How many rounds are shown, spread over the run, and how many samples of each."""
 
 
-def run_page(run: Path) -> str:
-    """Write the page of a run folder.
+def run_page(run: Path, feedback: Sequence[str] = ()) -> str:
+    """Write the page of a run folder; `feedback` are judges of what the policy said before and after.
 
     Raises RunError when the folder is no run or one of its files cannot be read, naming file and line.
     """
@@ -54,7 +54,7 @@ def run_page(run: Path) -> str:
     if answers := read_samples(_answers(method or name, figures)):
         own = {method or name: 0}
         body += [*spread_section(answers, list(own), "", own), browser_section(answers, list(own), "", own)]
-    body += before_after_sections(_read_rows(run / "before_after.jsonl"))
+    body += before_after_sections(scored(_read_rows(run / "before_after.jsonl"), feedback))
     if samples:
         body.append(_samples(samples))
     body += _cost(rows)

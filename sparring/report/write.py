@@ -21,9 +21,13 @@ def write_comparison(work: Comparison, found: Mapping[str, Any], page: Path) -> 
     return _write(page, comparison_page(found, lines, shown), found, lines, shown)
 
 
-def write_run(run: Path, page: Path) -> list[str]:
-    """Write the page of a run folder; returns what was written, in words. Raises RunError when it is none."""
-    return _write(page, run_page(run), *run_inputs(run))
+def write_run(run: Path, page: Path, feedback: Sequence[str] = ()) -> list[str]:
+    """Write the page of a run folder; returns what was written, in words.
+
+    `feedback` scores what the policy said at the start, on the way and at the end. Raises RunError when it is no run,
+    and UserError for a judge that cannot be used.
+    """
+    return _write(page, run_page(run, feedback), *run_inputs(run))
 
 
 def _write(
