@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from sparring.feedback.adversary import REWARDS
+from sparring.feedback.judge_loss import judge_loss as learnt_loss
 from sparring.methods import get
 from tests.bandit import (
     BETA,
@@ -236,6 +238,44 @@ def test_rlgaf_with_ppo_ends_at_the_same_places(kl, end):
     method = get("ppo")(kl=kl, value_weight=1.0)
     policy, _ = climb(method, judge, rates=rates, ref=START, epochs=2, critic=True)
     assert policy.tolist() == pytest.approx(end, abs=1e-3)
+
+
+class Learner:
+    """A judge that learns from samples: 256 demonstrations and as many of the policy's answers in each of 4 updates."""
+
+    def __init__(self, loss, form, seed):
+        self.s, self.loss, self.form = torch.zeros(3, dtype=torch.double, requires_grad=True), loss, form
+        self.draw = torch.Generator().manual_seed(seed)
+
+    def __call__(self, probs):
+        for _ in range(4):
+            real, fake = (
+                self.s[torch.multinomial(of, 256, replacement=True, generator=self.draw)] for of in (DEMANDED, probs)
+            )
+            (slope,) = torch.autograd.grad(mean(learnt_loss(real, fake, self.loss, 0.0)), [self.s])
+            with torch.no_grad():
+                self.s -= 2 * slope
+        return REWARDS[self.form](self.s.detach())
+
+
+DEMANDED = torch.tensor([0.1, 0.3, 0.6], dtype=torch.double)  # what the reference does least
+HALFWAY = DEMANDED ** (1 / 1.5) * REF ** (0.5 / 1.5)
+
+
+# What ends at the demonstrations ends there in every form; the mixture is that of log-odds, whole and undivided.
+FORMS_THAT_LEARN = [("bce", "logit"), ("bce", "norm"), ("bce", "logsig"), ("bt", "logit"), ("ls", "logit")]
+GAMES = [("reinforce", 0.0, *one) for one in FORMS_THAT_LEARN] + [
+    ("rloo", 0.0, "bce", "logit"), ("grpo", 0.0, "bce", "logit"),
+    ("reinforce", 0.5, "bce", "logit"), ("rloo", 0.5, "bce", "logit"), ("rloo", 0.5, "bt", "logit"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kl", "loss", "form"), GAMES)
+def test_a_judge_and_a_policy_that_learn_from_samples_end_within_a_fiftieth(name, kl, loss, form):
+    end, K = (HALFWAY / HALFWAY.sum() if kl else DEMANDED), 1 if name == "reinforce" else 4
+    rates = [0.4 * min(1.0, 2 - i / 75) for i in range(150)]
+    policy = sample_and_climb(get(name)(kl=kl), Learner(loss, form, 0), rates=rates, B=256 // K, K=K, seed=0)
+    assert policy.tolist() == pytest.approx(end.tolist(), abs=0.02)
 
 
 # A share of the fakes is of the unwanted kind: the best judge is log DATA / ((1 - a) pi + a UNWANTED), and the end lies
