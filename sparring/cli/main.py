@@ -109,7 +109,7 @@ def overview() -> str:
         {commands}
 
         A first run of your own, from a file of prompts with responses to imitate:
-          sparring train rlgaf --model PATH_OR_HUB_ID --data reviews.jsonl.gz --run runs/rlgaf
+          sparring train rlgaf --model MODEL --sft-epochs 1 --base MODEL --data reviews.jsonl.gz --run runs/rlgaf
         """).format(commands="\n".join(lines))
 
 

@@ -65,8 +65,9 @@ def describe(name: str) -> dict[str, Any]:
         return page | {
             "loop": "online",
             "policies": list(found.policies),
-            "feedback": found.feedback,
+            "feedback": found.feedback or "any judge",
             "defaults": dict(found.defaults),
+            "with_base": dict(found.with_base),
             "knobs": _judge_knobs() if found.feedback == "discriminator" else [],
         }
     if isinstance(found, Selection):

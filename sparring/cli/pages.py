@@ -77,14 +77,20 @@ def _use(about: dict[str, Any]) -> str:
         judge = f" --feedback {about.get('feedback', 'length')}"
     elif about["loop"] != "offline" and about["feedback"] == "any judge":
         judge = " --feedback length"
-    lines = [f"    sparring train {about['name']} --model MODEL --data {about['data']}s.jsonl --run RUN{judge}"]
+    if any("pretrain_weight" in d for d in about.get("defaults", {}).values() if isinstance(d, dict)):
+        judge += " --pretrain texts.jsonl"
+    data = f"--data {about['data']}s.jsonl --run RUN{judge}"
+    lines = [f"    sparring train {about['name']} --model MODEL {data}"]
+    if about.get("with_base"):
+        lines.append(f"    sparring train {about['name']} --model FINE_TUNED --base MODEL {data}")
     facts = [f"Learns from {about['data']}s; loop: {about['loop']}."]
     if "policies" in about:
         facts.append(f"Trains the policy by {', '.join(about['policies'])} (`--policy`; the first is the default).")
         facts.append(f"Feedback: {about['feedback']}.")
         own = [f"{k} {v}" for k, v in about["defaults"].items() if not isinstance(v, dict)]
+        special = {**about["defaults"], "--base": about.get("with_base")}.items()
         own += [f"with {p}: " + ", ".join(f"{k} {v}" for k, v in d.items())
-                for p, d in about["defaults"].items() if isinstance(d, dict)]  # fmt: skip
+                for p, d in special if d and isinstance(d, dict)]  # fmt: skip
         facts += [f"Its own defaults: {'; '.join(own)}."] if own else []
     return "\n".join(lines) + "\n\n" + " ".join(facts)
 
