@@ -32,7 +32,6 @@ from sparring.data.responses import read_out
 from sparring.feedback.combine import learners
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.job import Job, make_job
-from sparring.loops.learner import Learner
 from sparring.loops.load import load_data, load_model
 from sparring.loops.offline import Loop
 from sparring.loops.online import Online
@@ -75,10 +74,7 @@ def a_round(made: Online, number: int) -> Part:
     """One round as loops/online.py makes it, with the seconds of its parts."""
     settings, machine = made.settings, made.machine
     rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, 0, "prompts").at(number)]
-    learner = Learner(
-        method=made.method, networks=made.networks, updater=made.updater, machine=machine, settings=settings,
-        reward=made.reward, micro_tokens=made.micro_tokens,
-    )  # fmt: skip
+    learner = made.learner
     spent: Part = {}
 
     def do(name: str, act: Callable[[], Any]) -> Any:

@@ -21,7 +21,6 @@ from sparring.loops.answers import Answers
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.collect import collect
 from sparring.loops.job import Job
-from sparring.loops.learner import Learner
 from sparring.loops.load import Data, load_model
 from sparring.loops.offline import Loop
 from sparring.loops.online import Online
@@ -216,10 +215,7 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
     rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, settings.seed, "prompts").at(0)]
     stands_in = None if made.opponent is None else lambda: networks.policy
     answers = Answers(networks.policy, settings, machine, lagged=made.lagged, opponent=stands_in)
-    learner = Learner(
-        method=made.method, networks=networks, updater=made.updater, machine=machine, settings=settings,
-        reward=made.reward, micro_tokens=made.micro_tokens, pretraining=made.pretraining,
-    )  # fmt: skip
+    learner = made.learner
     kept: dict[str, Any] = {}
 
     def draw() -> None:

@@ -69,6 +69,14 @@ class Online:
     opponent: Callable[[], Network] | None = None
 
     @property
+    def learner(self) -> Learner | RelaxedLearner:
+        """The policy's side of a round."""
+        return self.relaxed or Learner(
+            method=self.method, networks=self.networks, updater=self.updater, machine=self.machine,
+            settings=self.settings, reward=self.reward, micro_tokens=self.micro_tokens, pretraining=self.pretraining,
+        )  # fmt: skip
+
+    @property
     def warm_up_rounds(self) -> int:
         """Rounds in which only the judge learns."""
         return -(-self.judge_warmup // WARM_UP_UPDATES) if learners(self.feedback) else 0
@@ -142,10 +150,7 @@ class _Loop:
         # them, the less it learns any by heart.
         many = Order(len(job.prompts), job.settings.batch * job.settings.K, job.settings.seed, "warm-up")
         self.warm_up_order = self.order if job.opponent is None else many
-        self.learner = job.relaxed or Learner(
-            method=job.method, networks=job.networks, updater=job.updater, machine=job.machine,
-            settings=job.settings, reward=job.reward, micro_tokens=job.micro_tokens, pretraining=job.pretraining,
-        )  # fmt: skip
+        self.learner = job.learner
         self.answers = Answers(job.networks.policy, job.settings, job.machine, lagged=job.lagged, opponent=job.opponent)
 
     @property
