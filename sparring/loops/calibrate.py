@@ -25,11 +25,12 @@ from sparring.loops.load import Data, load_model
 from sparring.loops.offline import Loop
 from sparring.loops.online import Online
 from sparring.loops.order import Order
+from sparring.loops.passes import passes_of
 from sparring.loops.reward import rewarded
 from sparring.loops.run import Run
 from sparring.loops.selections import select
 from sparring.loops.settings import OfflineSettings
-from sparring.loops.workload import Work, passes_of
+from sparring.loops.workload import Work
 from sparring.models import checkpoint
 from sparring.models.machine import Machine
 from sparring.models.reference import StoredReference, hash_weights

@@ -6,7 +6,6 @@ their longest; `sampled` is always the most there can be.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,9 +25,9 @@ from sparring.loops.load import Data
 from sparring.loops.offline import total_steps
 from sparring.loops.online import EVALUATED, WARM_UP_UPDATES
 from sparring.loops.order import Order
+from sparring.loops.passes import pass_of_answers, pass_of_judge, pass_of_sampling, passes_of
 from sparring.loops.selections import select
 from sparring.models.memory import Pass
-from sparring.models.update import micro_batches
 from sparring.rollout.sample import ROWS
 
 SCANNED = 2000  # steps or rounds that are looked at one by one; more are taken to be like them
@@ -105,20 +104,6 @@ def _offline(job: Job, data: Data) -> Work:
     )  # fmt: skip
 
 
-def passes_of(rows: Sequence[Row], limit: int) -> list[Pass]:
-    """Split the rows of one step as the loop does, and measure each part."""
-    parts = [[rows[i] for i in part] for part in micro_batches([r.tokens for r in rows], limit)]
-    return [
-        Pass(
-            prompts=len(part), responses=sum(len(r.responses) for r in part), of=len(parts),
-            prompt=max(max(len(r.prompt), len(r.other_prompt or ())) for r in part),
-            response=max((len(y) for r in part for y in r.responses), default=1), tokens=sum(r.tokens for r in part),
-            answered=sum(len(y) * (1 + (r.other_prompt is not None)) for r in part for y in r.responses),
-        )
-        for part in parts
-    ]  # fmt: skip
-
-
 def _online(job: Job, data: Data, length: float) -> Work:
     settings = job.online
     assert settings is not None
@@ -135,12 +120,12 @@ def _online(job: Job, data: Data, length: float) -> Work:
     scored = settings.rounds * a_round + rest * (asks * prompt + answers * length)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     reads = len([n for n in FIXED if n in asked])
-    largest = max((_answered(job, rows, length) for rows in batches), key=lambda p: p.tokens)
+    largest = max((pass_of_answers(job, rows, length) for rows in batches), key=lambda p: p.tokens)
     updates = total_updates(settings)
     read, judged, one = reads * settings.rounds * a_round + len(readers(job)) * scored, 0.0, None
     judge_updates = 0
     if judge is not None:
-        one = _judge_pass(job, data, length)
+        one = pass_of_judge(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
         if job.compares:  # the base reads along; both find the level of each round
@@ -157,52 +142,7 @@ def _online(job: Job, data: Data, length: float) -> Work:
         sampled=(total * answers + evaluations * held_out) * settings.max_tokens,
         judge_updates=judge_updates,
         update=largest, judge=one,
-        sampling=_sampling(asks, answers // asks, settings.max_tokens, batches),
-    )  # fmt: skip
-
-
-def _answered(job: Job, rows: Sequence[Row], length: float) -> Pass:
-    """The largest part of a round's samples in one pass, as `in_parts` cuts them; one of them is of full length."""
-    settings = job.online
-    assert settings is not None
-    P, K, T = max(len(r.prompt) for r in rows), settings.K, settings.max_tokens
-    mine = math.ceil(len(rows) / min(settings.minibatches, len(rows)))
-    n = min(max(1, job.optimizer.micro_tokens // (P + K * T)), mine)
-    prompts = sum(len(r.prompt) for r in rows) / len(rows)
-    return Pass(
-        prompts=n, responses=n * K, prompt=P, response=T, tokens=round(n * (prompts + K * length)),
-        answered=round(n * K * length),
-        of=math.ceil(mine / n),
-    )  # fmt: skip
-
-
-def _judge_pass(job: Job, data: Data, length: float) -> Pass:
-    """One pass of a judge's update: pairs of a demonstration and a sample, at most; equal texts are read only once.
-
-    The two share their prompt, unless the sample is an unwanted text.
-    """
-    judge, settings = job.discriminator, job.online
-    assert judge is not None and job.judge is not None and settings is not None
-    T = max(settings.max_tokens, *(len(y) for r in data.train for y in r.responses))
-    P = max(len(r.prompt) for r in data.train)
-    n = min(max(1, job.optimizer.micro_tokens // (2 * (P + T))), judge.judge_batch)
-    prompt = sum(len(r.prompt) for r in data.train) / len(data.train)
-    real = sum(r.tokens for r in data.train) / len(data.train)
-    apart = job.judge.negatives_share if data.unwanted else 0.0
-    return Pass(
-        prompts=round(n * (1 + apart)), responses=2 * n, prompt=P, response=T,
-        tokens=round(n * (real + apart * prompt + length)),
-        answered=round(n * (real - prompt + length)), of=math.ceil(judge.judge_batch / n),
-    )  # fmt: skip
-
-
-def _sampling(batch: int, K: int, longest: int, batches: Sequence[Sequence[Row]]) -> Pass:
-    prompt = max(len(r.prompt) for rows in batches for r in rows)
-    prompts = min(batch, max(1, ROWS // K))
-    rows = prompts * K
-    return Pass(
-        prompts=prompts, responses=rows, prompt=prompt, response=longest, tokens=prompts * prompt,
-        answered=rows * longest,
+        sampling=pass_of_sampling(asks, answers // asks, settings.max_tokens, batches),
     )  # fmt: skip
 
 
@@ -226,7 +166,7 @@ def _selection(job: Job, data: Data) -> Work:
         saves=chosen.rounds * math.ceil(steps / chosen.save_every), trained=trained,
         read=reads * a_round + (trained if "ref_token_logps" in names else 0),
         sampled=chosen.rounds * (sampled + measured * chosen.max_tokens), update=largest,
-        sampling=_sampling(max(1, ROWS // chosen.K), chosen.K, chosen.max_tokens, [data.train]),
+        sampling=pass_of_sampling(max(1, ROWS // chosen.K), chosen.K, chosen.max_tokens, [data.train]),
     )  # fmt: skip
 
 
