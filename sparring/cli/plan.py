@@ -104,7 +104,7 @@ def _tokens(found: "Plan") -> "Table":
         "tokens trained on (there and back)": work.trained,
         "tokens read (there only)": work.read,
         "tokens sampled, at most": work.sampled,
-        "tokens the judge learns from": work.judged,
+        "tokens judged (there and back)": work.judged,
         "optimizer steps": work.updates,
     }
     for name, count in told.items():

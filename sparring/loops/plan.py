@@ -23,6 +23,7 @@ from sparring.models import memory
 from sparring.models.backbone import blank_model, load_tokenizer
 from sparring.models.folders import has_tokenizer, has_weights, resolve
 from sparring.models.machine import Machine
+from sparring.models.signals import asks_for_reference
 from sparring.models.size import Size, held_bytes, size_of
 from sparring.models.trunk import Trunk, narrow
 from sparring.rollout.sample import rows_at_once
@@ -109,7 +110,8 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     own = trained + size.adapter * has_critic + size.width * (has_critic or job.trains_scorer)
     compares = job.compares  # the judge is a language model, head and all
     judged = (size.adapter or (size.numbers if compares else size.body)) + size.width if is_judged else 0
-    has_reference = "ref_token_logps" in asked and not (job.offline and job.offline.reference == "stored")
+    is_read = job.relaxed is not None or asks_for_reference(asked)
+    has_reference = is_read and not (job.offline and job.offline.reference == "stored")
     standing = {
         "weights": float(size.held),
         "adapters and heads": float(memory.adapters(size, 1 + has_critic + is_judged + masks)
@@ -127,8 +129,8 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits)}
     if work.judge is not None:
         moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=compares)
-    if "ref_token_logps" in asked or readers(job):
-        moments["reading"] = memory.reading(size, work.update, has_logits=compares or "ref_token_logps" in asked)
+    if is_read or readers(job):
+        moments["reading"] = memory.reading(size, work.update, has_logits=compares or is_read)
     if work.sampling is not None:
         s = work.sampling
         K = s.responses // s.prompts

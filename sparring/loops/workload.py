@@ -36,8 +36,8 @@ REHEARSED = 64  # made-up prompts with K samples each that a selection is tried 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Counts of a whole run. `trained` tokens are passed forward and back, `judged` too, by the judge; `read` forward
-    only; `sampled` is the most there can be. `rest` are rounds in which only a judge learns."""
+    """Counts of a whole run. `trained` tokens are passed forward and back, `judged` too, by the judge, whoever learns
+    from it; `read` forward only; `sampled` is the most there can be. `rest` are rounds in which only a judge learns."""
 
     clock: str
     count: int
@@ -119,7 +119,8 @@ def _online(job: Job, data: Data, length: float) -> Work:
     a_round = settings.batch * prompt + answers * length
     scored = settings.rounds * a_round + rest * (asks * prompt + answers * length)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
-    reads = len([n for n in FIXED if n in asked])
+    # Where tokens are relaxed, the reference reads a round for its figures and once more in the graph of the update.
+    reads = 2 if job.relaxed else len([n for n in FIXED if n in asked])
     largest = max((pass_of_answers(job, rows, length) for rows in batches), key=lambda p: p.tokens)
     updates = total_updates(settings)
     read, judged, one = reads * settings.rounds * a_round + len(readers(job)) * scored, 0.0, None
@@ -130,6 +131,10 @@ def _online(job: Job, data: Data, length: float) -> Work:
         judged = judge_updates * one.tokens * one.of
         if job.compares:  # the base reads along; both find the level of each round
             read += scored * (1 + 2 * min(1, LEVELLED / answers)) + judged
+        if job.relaxed and job.relaxed.form == "soft":  # the policy reads whatever the judge does, to relax it
+            read += scored + judged
+        if job.relaxed:  # in the graph of the update, too: the policy learns what the judge says of each token
+            judged += settings.rounds * a_round
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:
         texts = sum(r.tokens for r in data.pretrain) / len(data.pretrain)
