@@ -69,3 +69,11 @@ def test_what_the_reference_and_the_judge_read_of_a_relaxed_run_is_counted(form,
 def test_a_relaxed_run_holds_the_reference():
     standing = plan(job_of("rlgaf_gumbel", ONLINE | JUDGE | SHORT), from_config=True).standing
     assert standing["reference"] == standing["judge"] == standing["weights"]
+
+
+def test_a_reference_that_gives_whole_distributions_reads_and_is_held_like_any_other():
+    data = str(world() / "pairs.jsonl")
+    settings = {"steps": 2, "held_out": 0.0, "device": "cpu", "precision": "fp32"}
+    job = make_job("slic_kl", model=str(world() / "model"), data=data, run="none", settings=settings)
+    found = plan(job, from_config=True)
+    assert found.work.read == found.work.trained and found.standing["reference"] == found.standing["weights"]

@@ -28,6 +28,7 @@ from sparring.loops.order import Order
 from sparring.loops.passes import pass_of_answers, pass_of_judge, pass_of_sampling, passes_of
 from sparring.loops.selections import select
 from sparring.models.memory import Pass
+from sparring.models.signals import asks_for_reference
 from sparring.rollout.sample import ROWS
 
 SCANNED = 2000  # steps or rounds that are looked at one by one; more are taken to be like them
@@ -89,7 +90,7 @@ def _offline(job: Job, data: Data) -> Work:
     passes = [p for rows in batches for p in passes_of(rows, job.optimizer.micro_tokens)]
     trained = _scaled(sum(p.tokens for p in passes), total, seen)
     names = [*needs(job.equation.loss), *welcomes(job.equation.loss)]
-    reads = int("ref_token_logps" in names) + 2 * int("batch_kl" in names)
+    reads = len({"ref_token_logps", "token_kls"} & {*names}) + 2 * int("batch_kl" in names)
     held_out = sum(r.tokens for r in data.held_out)
     evaluations = math.ceil(total / settings.eval_every) if data.held_out else 0
     if settings.reference == "stored" and reads:
@@ -169,7 +170,7 @@ def _selection(job: Job, data: Data) -> Work:
     return Work(
         clock="round", count=chosen.rounds, updates=chosen.rounds * steps, evaluations=chosen.rounds if measured else 0,
         saves=chosen.rounds * math.ceil(steps / chosen.save_every), trained=trained,
-        read=reads * a_round + (trained if "ref_token_logps" in names else 0),
+        read=reads * a_round + (trained if asks_for_reference(names) else 0),
         sampled=chosen.rounds * (sampled + measured * chosen.max_tokens), update=largest,
         sampling=pass_of_sampling(max(1, ROWS // chosen.K), chosen.K, chosen.max_tokens, [data.train]),
     )  # fmt: skip
