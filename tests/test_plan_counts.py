@@ -1,16 +1,23 @@
 """What a plan counts is what a run does: by the passes that a real run makes, and by hand."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 import torch
 
+from sparring.data.batch import Row, collate
+from sparring.data.responses import read_out
+from sparring.feedback.beside import ahead
 from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.job import Job, make_job
+from sparring.loops.load import Data, make_discriminator
 from sparring.loops.plan import plan
+from sparring.loops.workload import workload
+from sparring.models.backbone import load_trunk
 from sparring.models.roles import Network
 from sparring.rollout.relaxed import Relaxation
-from tests.small import JUDGE, ONLINE, quick, world
+from tests.small import JUDGE, ONLINE, machine, quick, world
 
 SHORT = {"batch": 4, "K": 2, "max_tokens": 6, "rounds": 2, "device": "cpu", "precision": "fp32", "held_out": 0.0}
 
@@ -77,3 +84,32 @@ def test_a_reference_that_gives_whole_distributions_reads_and_is_held_like_any_o
     job = make_job("slic_kl", model=str(world() / "model"), data=data, run="none", settings=settings)
     found = plan(job, from_config=True)
     assert found.work.read == found.work.trained and found.standing["reference"] == found.standing["weights"]
+
+
+# A judge that sees two responses
+
+
+def test_what_a_judge_reads_that_sees_a_response_beside_another_is_counted_in_both_orders(monkeypatch):
+    settings = ONLINE | JUDGE | SHORT | {"judge_sees": "pair", "judge_loss": "bt", "judge_batch": 4, "judge_warmup": 0}
+    job, length = job_of("rlgaf", settings, policy="rloo"), 6
+    real = [Row(prompt=(3, 4, 5 + b), responses=((6,) * 5,)) for b in range(4)]
+    drawn = [replace(r, responses=((7,) * length, (8,) * length)) for r in real]
+    trunk, seen = load_trunk(job.model), []
+    judge = make_discriminator(replace(job, discriminator=replace(job.discriminator, judge_held_out=0.0)), trunk,
+                               Data(train=real, held_out=()), machine())  # fmt: skip
+    states = Network.states
+
+    def spied(self, batch, relaxed=None):
+        seen.append(int(batch.prompt_mask.sum() + batch.mask.sum()))
+        return states(self, batch, relaxed)
+
+    monkeypatch.setattr(Network, "states", spied)
+    judge.score(read_out(collate(drawn), trunk.tokenizer))
+    scored = sum(seen)
+    seen.clear()
+    ahead(judge.network, [(a, replace(b, responses=b.responses[:1])) for a, b in zip(real, drawn, strict=True)])
+    work = workload(job, Data(train=real, held_out=()), length)
+    assert work.judge_updates * sum(seen) == work.judged and work.judge.tokens == sum(seen)
+    reference = work.trained  # which reads a round once
+    assert work.read == reference + work.count * scored
+    assert work.judge.prompt == 2 * 3 + 6, "of what is read first: two prompts, and the longer response"

@@ -43,19 +43,22 @@ def pass_of_answers(job: Job, rows: Sequence[Row], length: float) -> Pass:
 def pass_of_judge(job: Job, data: Data, length: float) -> Pass:
     """One pass of a judge's update: pairs of a demonstration and a sample, at most; equal texts are read only once.
 
-    The two share their prompt, unless the sample is an unwanted text.
+    The two share their prompt, unless the sample is an unwanted text. Where they are seen together they are one text,
+    read in both orders, in which nothing is shared.
     """
     judge, settings = job.discriminator, job.online
     assert judge is not None and job.judge is not None and settings is not None
     T = max(settings.max_tokens, *(len(y) for r in data.train for y in r.responses))
     P = max(len(r.prompt) for r in data.train)
-    n = min(max(1, job.optimizer.micro_tokens // (2 * (P + T))), judge.judge_batch)
+    sees_pair = judge.judge_sees == "pair"
+    n = min(max(1, job.optimizer.micro_tokens // ((4 if sees_pair else 2) * (P + T))), judge.judge_batch)
     prompt = sum(len(r.prompt) for r in data.train) / len(data.train)
     real = sum(r.tokens for r in data.train) / len(data.train)
     apart = job.judge.negatives_share if data.unwanted else 0.0
     return Pass(
-        prompts=round(n * (1 + apart)), responses=2 * n, prompt=P, response=T,
-        tokens=round(n * (real + apart * prompt + length)),
+        prompts=2 * n if sees_pair else round(n * (1 + apart)), responses=2 * n,
+        prompt=2 * P + T if sees_pair else P, response=T,
+        tokens=round(2 * n * (real + prompt + length) if sees_pair else n * (real + apart * prompt + length)),
         answered=round(n * (real - prompt + length)), of=math.ceil(judge.judge_batch / n),
     )  # fmt: skip
 

@@ -118,7 +118,8 @@ def _online(job: Job, data: Data, length: float) -> Work:
     prompt = sum(len(r.prompt) for rows in batches for r in rows) / seen / settings.batch
     asks = settings.batch if job.opponent is None else answers  # prompts of a round of the judge's warm-up
     a_round = settings.batch * prompt + answers * length
-    scored = settings.rounds * a_round + rest * (asks * prompt + answers * length)
+    rounds = ((settings.rounds, settings.batch), (rest, asks))  # how many, and the prompts of one
+    scored = sum(n * (prompts * prompt + answers * length) for n, prompts in rounds)
     asked = needs(job.equation.credit) + needs(job.equation.loss)
     # Where tokens are relaxed, the reference reads a round for its figures and once more in the graph of the update.
     reads = 2 if job.relaxed else len([n for n in FIXED if n in asked])
@@ -130,6 +131,10 @@ def _online(job: Job, data: Data, length: float) -> Work:
         one = pass_of_judge(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * one.of
+        if judge.judge_sees == "pair":
+            # Each response is read in both orders; those to a prompt share it only where the demonstration comes first.
+            beside = 2 * prompt + sum(len(r.responses[0]) for r in data.train) / len(data.train)
+            read += sum(n * ((prompts + answers) * beside + 2 * answers * length) for n, prompts in rounds) - scored
         if job.compares:  # the base reads along; both find the level of each round
             read += scored * (1 + 2 * min(1, LEVELLED / answers)) + judged
         if job.relaxed and job.relaxed.form == "soft":  # the policy reads whatever the judge does, to relax it
