@@ -113,3 +113,15 @@ def test_what_a_judge_reads_that_sees_a_response_beside_another_is_counted_in_bo
     reference = work.trained  # which reads a round once
     assert work.read == reference + work.count * scored
     assert work.judge.prompt == 2 * 3 + 6, "of what is read first: two prompts, and the longer response"
+
+
+# Judges
+
+
+def test_how_an_update_of_the_judge_is_cut_does_not_change_what_it_reads():
+    whole, cut = (
+        plan(job_of("rlgaf", ONLINE | JUDGE | SHORT | {"micro_tokens": limit}), from_config=True).work
+        for limit in (8192, 4 * 2 * 9)  # four of six pairs, of nine tokens each, in a pass
+    )
+    assert (whole.judge.of, cut.judge.of) == (1, 2)
+    assert cut.judged == pytest.approx(whole.judged, rel=0.01)
