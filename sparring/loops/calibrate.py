@@ -7,7 +7,7 @@ others use as well they differ.
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from sparring.loops.reward import rewarded
 from sparring.loops.run import Run
 from sparring.loops.selections import select
 from sparring.loops.settings import OfflineSettings
+from sparring.loops.timing import Cost, timed
 from sparring.loops.workload import Work
 from sparring.models import checkpoint
 from sparring.models.machine import Machine
@@ -41,24 +42,7 @@ from sparring.models.update import micro_batches
 
 MEASURED = 4096  # tokens that are trained on to find out how fast that is
 RESPONSES = 128  # responses of a selection that are sampled for it
-ENOUGH = 3.0  # seconds of measuring one thing, from which it is not measured a third time
 SIDE = 1024  # of the square matrices whose product gives the rate of a machine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Seconds on the wall, and of the processor."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-    def times(self, factor: float) -> "Cost":
-        """So many of it."""
-        return Cost(wall=self.wall * factor, cpu=self.cpu * factor)
-
-    def less(self, other: "Cost") -> "Cost":
-        """What is left without another."""
-        return Cost(wall=max(0.0, self.wall - other.wall), cpu=max(0.0, self.cpu - other.cpu))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,28 +78,6 @@ def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
     return Trial(
         seconds={n: c.wall for n, c in found.items()}, cpu_seconds=sum(c.cpu for c in found.values()), length=length
     )
-
-
-def timed(machine: Machine, act: Callable[[], object], *, once: bool = False) -> Cost:
-    """Time an act: the shortest of a few, after one that only warms up; a long one is done twice.
-
-    The first time counts only where there is no other (`once`): it prepares products and asks for memory, which a run
-    does once and not in every step.
-    """
-    best: Cost | None = None
-    began = time.perf_counter()
-    for attempt in range(4):
-        wall, cpu = time.perf_counter(), time.process_time()
-        act()
-        if machine.device.type == "cuda":
-            torch.cuda.synchronize()
-        now = Cost(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
-        if attempt == 1 or best is None or now.cpu < best.cpu:
-            best = now
-        if once or (attempt and time.perf_counter() - began > ENOUGH):
-            break
-    assert best is not None
-    return best
 
 
 def bound(machine: Machine, size: Size, work: Work) -> dict[str, float]:
