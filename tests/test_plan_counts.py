@@ -1,11 +1,15 @@
 """What a plan counts is what a run does: by the passes that a real run makes, and by hand."""
 
+import json
 from collections import defaultdict
 from dataclasses import replace
 
 import pytest
 import torch
 
+from sparring.compare.plan import read_plan
+from sparring.compare.run import prepare
+from sparring.core.errors import SettingError
 from sparring.data.batch import Row, collate
 from sparring.data.responses import read_out
 from sparring.feedback.beside import ahead
@@ -17,7 +21,7 @@ from sparring.loops.workload import workload
 from sparring.models.backbone import load_trunk
 from sparring.models.roles import Network
 from sparring.rollout.relaxed import Relaxation
-from tests.small import JUDGE, ONLINE, machine, quick, world
+from tests.small import JUDGE, ONLINE, machine, quick, rows, world
 
 SHORT = {"batch": 4, "K": 2, "max_tokens": 6, "rounds": 2, "device": "cpu", "precision": "fp32", "held_out": 0.0}
 
@@ -125,3 +129,43 @@ def test_how_an_update_of_the_judge_is_cut_does_not_change_what_it_reads():
     )
     assert (whole.judge.of, cut.judge.of) == (1, 2)
     assert cut.judged == pytest.approx(whole.judged, rel=0.01)
+
+
+# What a recipe begins with
+
+
+@pytest.mark.parametrize("feedback", [(), ("length",)])
+def test_the_fine_tuning_before_the_first_round_is_counted_as_it_is_done(feedback, tmp_path):
+    settings = {**ONLINE, **({} if feedback else JUDGE), **SHORT}  # 24 demonstrations, in batches of 32
+    none, some = (
+        plan(job_of("rlgaf", settings | {"sft_epochs": epochs}, feedback=feedback), from_config=True).work
+        for epochs in (0.0, 4.0)
+    )
+    texts = [json.loads(line) for line in (world() / "texts.jsonl").read_text().splitlines()]
+    once = sum(len((t["prompt"] + t["response"]).split()) + 1 for t in texts)  # and an end of text
+    assert some.trained - none.trained == 4 * once and some.read == none.read and some.sampled == none.sampled
+    run = quick("rlgaf", tmp_path / "run", feedback=feedback, settings=settings | {"sft_epochs": 4.0})
+    assert rows(run / "sft")[-1]["step"] == some.start.updates == some.updates - none.updates == 3
+    assert none.start is None
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_the_fine_tuning_before_the_first_round_is_measured(adapter):
+    settings = ONLINE | JUDGE | SHORT | {"sft_epochs": 4.0, "adapter": adapter}
+    found = plan(job_of("rlgaf", settings)).seconds
+    assert found["fine-tuning"] > 0 and {"sampling", "training"} <= found.keys()
+
+
+def test_a_budget_pays_for_the_fine_tuning_before_it_pays_for_rounds(tmp_path):
+    one = {"method": "rlgaf", "settings": {n: v for n, v in (JUDGE | SHORT).items() if n not in ("rounds", "device")}}
+
+    def rounds_for(tokens, epochs):
+        entry = one | {"settings": one["settings"] | {"sft_epochs": epochs}}
+        made = {"model": str(world() / "model"), "data": str(world() / "texts.jsonl"), "feedback": ["length"],
+                "seeds": 1, "settings": {"precision": "fp32"}, "methods": [entry], "budget": {"tokens": tokens},
+                "eval_data": str(world() / "texts.jsonl")}  # fmt: skip
+        return prepare(read_plan(made), tmp_path / f"{tokens}-{epochs}").costs["rlgaf"].settings["rounds"]
+
+    assert 1 <= rounds_for(10_000, 20.0) < rounds_for(10_000, 0.0)
+    with pytest.raises(SettingError, match=r"one of its rounds costs .* and the budget is 2,000"):
+        rounds_for(2000, 40.0)

@@ -22,8 +22,8 @@ from sparring.data.read import fingerprint
 from sparring.feedback.expression import LEARN_ALONG, leaves
 from sparring.feedback.ranker import is_ranker
 from sparring.feedback.rule import load_rule
+from sparring.loops.begin import load_with_beginning
 from sparring.loops.job import Job, make_job
-from sparring.loops.load import load_data
 from sparring.loops.plan import described
 from sparring.loops.plan import plan as predict
 from sparring.loops.workload import Work, workload
@@ -97,7 +97,7 @@ def _cost(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path) -> Cost:
     job = make(more)
     is_judge = job.trains_scorer or job.equation.view == "comparison" or _only_judges(plan, line, lines, _clock(job))
     trunk = described(job, [])
-    data = load_data(job, trunk, lambda text: None)
+    data = load_with_beginning(job, trunk, lambda text: None)
     if plan.budget and line.name != SFT:
         more |= _fitted(plan.budget, line, lambda extra: make({**more, **extra}), data, trunk.lm, is_judge)
         job = make(more)

@@ -18,6 +18,7 @@ from sparring.data.batch import Row, collate
 from sparring.data.tokens import prepare
 from sparring.feedback.combine import learners
 from sparring.loops.answers import Answers
+from sparring.loops.begin import beginning
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.collect import collect
 from sparring.loops.job import Job
@@ -69,7 +70,11 @@ def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
     assert trunk is not None
     length = None
     if job.online is not None:
+        first = _beginning(job, data, machine, work, trunk, loading)
+        if first:
+            load()
         found, length = _online(build_online(job, trunk, data, machine), job, data, work)
+        found |= first
     elif job.selection is not None:
         found = _selection(job, data, machine, work, trunk, loading)
     else:
@@ -145,6 +150,16 @@ def _offline(job: Job, data: Data, machine: Machine, work: Work, trunk: Any) -> 
         found["evaluation"] = timed(machine, lambda: small.evaluate(1)).times(work.evaluations * share)
     found["checkpoints"] = _saving(machine, {"updater": updater.state()}).times(work.saves + 1)
     return {n: c for n, c in found.items() if c.wall}
+
+
+def _beginning(job: Job, data: Data, machine: Machine, work: Work, trunk: Any, loading: Cost) -> dict[str, Cost]:
+    """What the fine-tuning takes that a recipe begins with, which loads the model as well; `trunk` learns."""
+    start = beginning(job)
+    if start is None:
+        return {}
+    assert data.start is not None and work.start is not None
+    parts = [loading, *_offline(start, data.start, machine, work.start, trunk).values()]
+    return {"fine-tuning": Cost(wall=sum(c.wall for c in parts), cpu=sum(c.cpu for c in parts))}
 
 
 def _some(rows: Sequence[Row], job: Job) -> list[Row]:

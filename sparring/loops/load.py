@@ -50,7 +50,8 @@ Say = Callable[[str], None]
 class Data:
     """Rows to train on and rows held out; `unwanted` join the fakes of an adversarial run, `pretrain` the updates.
 
-    `records` are what the rows were made from, by their `where`, for a run that makes records of its own.
+    `records` are what the rows were made from, by their `where`, for a run that makes records of its own. `start` is
+    what the fine-tuning reads that a recipe may begin with, for a plan.
     """
 
     train: Sequence[Row]
@@ -58,6 +59,7 @@ class Data:
     unwanted: Sequence[Row] = ()
     records: Mapping[str, Record] = field(default_factory=dict)
     pretrain: Sequence[Row] = ()
+    start: "Data | None" = None
 
 
 def load_model(job: Job, machine: Machine, start: str | None = None) -> Trunk:

@@ -15,9 +15,10 @@ import torch
 from sparring.core.registry import needs, welcomes
 from sparring.data.standin import StandIn
 from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, call_of
+from sparring.loops.begin import load_with_beginning
 from sparring.loops.calibrate import bound, calibrate
 from sparring.loops.job import Job
-from sparring.loops.load import Data, load_data
+from sparring.loops.load import Data
 from sparring.loops.workload import Work, readers, smaller, workload
 from sparring.models import memory
 from sparring.models.backbone import blank_model, load_tokenizer
@@ -75,7 +76,7 @@ def plan(job: Job, *, from_config: bool = False) -> Plan:
         device, precision = machine.device.type, machine.precision
     elif precision == "auto":
         precision = "bf16"
-    data = load_data(job, described(job, notes), notes.append)
+    data = load_with_beginning(job, described(job, notes), notes.append)
     size = _size(job, job.model, precision)
     work = workload(job, data)
     standing, moments = memory_of(job, work, size, on_cpu=device == "cpu")

@@ -6,6 +6,7 @@ from typing import Any
 
 from sparring.core.errors import SettingError
 from sparring.loops import offline, online
+from sparring.loops.begin import WARM_UP, fine_tuning
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.job import Job, make_job
 from sparring.loops.load import Data, load_data, load_feedback, load_model
@@ -26,8 +27,6 @@ from sparring.loops.summary import show_summary
 from sparring.models.folders import resolve
 from sparring.models.machine import Machine
 from sparring.models.reference import hash_weights
-
-WARM_UP = "sft"  # the folder, inside the run's, of the fine-tuning that a recipe begins with
 
 
 def train(
@@ -79,17 +78,8 @@ def train(
 
 def _start(job: Job, *, quiet: bool) -> str:
     """Name the model that the run starts from: the one asked for, or that one after the recipe's fine-tuning."""
-    if job.recipe is None or job.recipe.sft_epochs == 0:
-        return job.model
-    shared = {**vars(job.data_settings), **vars(job.model_settings), **vars(job.optimizer)}
-    shared |= {"epochs": job.recipe.sft_epochs, "seed": job.seed, "lr": job.recipe.sft_lr, "keep_best": "last"}
-    shared |= {"max_response": min(job.data_settings.max_response, job.online.max_tokens if job.online else 10**6)}
-    return str(
-        train(
-            "sft", model=job.model, data=job.data, run=job.run / WARM_UP, eval_data=job.eval_data, fields=job.fields,
-            where=job.where, resume=True, settings=shared, command=f"warm-up of {job.run}", quiet=quiet,
-        )
-    )  # fmt: skip
+    asked = fine_tuning(job)
+    return job.model if asked is None else str(train(WARM_UP, **asked, resume=True, quiet=quiet))
 
 
 def _select_and_train(job: Job, *, quiet: bool) -> Path:

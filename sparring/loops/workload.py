@@ -19,6 +19,7 @@ from sparring.feedback.expression import BAG_OF_WORDS, DISCRIMINATOR, SIMILARITY
 from sparring.feedback.protocol import Feedback
 from sparring.feedback.ranker import is_ranker
 from sparring.feedback.rule import as_rule, load_rule
+from sparring.loops.begin import beginning
 from sparring.loops.job import Job
 from sparring.loops.learner import FIXED, total_updates
 from sparring.loops.load import Data
@@ -38,7 +39,8 @@ REHEARSED = 64  # made-up prompts with K samples each that a selection is tried 
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """Counts of a whole run. `trained` tokens are passed forward and back, `judged` too, by the judge, whoever learns
-    from it; `read` forward only; `sampled` is the most there can be. `rest` are rounds in which only a judge learns."""
+    from it; `read` forward only; `sampled` is the most there can be. `rest` are rounds in which only a judge learns.
+    `start` is the fine-tuning that a recipe begins with, whose tokens and updates are among those of the run."""
 
     clock: str
     count: int
@@ -54,12 +56,19 @@ class Work:
     update: Pass
     judge: Pass | None = None
     sampling: Pass | None = None
+    start: "Work | None" = None
 
 
 def workload(job: Job, data: Data, length: float | None = None) -> Work:
     """Count what a job will do with its data; `length` is the mean of sampled responses, None for the longest."""
     if job.online is not None:
-        return _online(job, data, job.online.max_tokens if length is None else length)
+        own, start = _online(job, data, job.online.max_tokens if length is None else length), beginning(job)
+        if start is None:
+            return own
+        assert data.start is not None, "begin.py loads both"
+        first = _offline(start, data.start)
+        return replace(own, start=first, trained=own.trained + first.trained, read=own.read + first.read,
+                       updates=own.updates + first.updates)  # fmt: skip
     return _offline(job, data) if job.selection is None else _selection(job, data)
 
 
