@@ -12,11 +12,15 @@ from sparring.compare.run import prepare
 from sparring.core.errors import SettingError
 from sparring.data.batch import Row, collate
 from sparring.data.responses import read_out
+from sparring.feedback.bag_of_words import BagOfWords
 from sparring.feedback.beside import ahead
+from sparring.feedback.discriminator import Discriminator
+from sparring.loops import calibrate
 from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.job import Job, make_job
 from sparring.loops.load import Data, make_discriminator
 from sparring.loops.plan import plan
+from sparring.loops.timing import Cost
 from sparring.loops.workload import workload
 from sparring.models.backbone import load_trunk
 from sparring.models.roles import Network
@@ -129,6 +133,40 @@ def test_how_an_update_of_the_judge_is_cut_does_not_change_what_it_reads():
     )
     assert (whole.judge.of, cut.judge.of) == (1, 2)
     assert cut.judged == pytest.approx(whole.judged, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("feedback", "judged", "warmed"),
+    [
+        # Four rounds and two of warm-up. Of a discriminator: 1 second to look, 10 for an update, of which there are two
+        # in a round and eight before; of a judge of words: 3 to remember, 100 for a fit, one in every round.
+        ("discriminator", 4 * (1 + 2 * 10), 2 * 1 + 8 * 10),
+        ("bag_of_words", 4 * (3 + 100), 2 * (3 + 100)),
+        ("discriminator+bag_of_words", 4 * (1 + 2 * 10) + 4 * (3 + 100), 2 * 1 + 8 * 10 + 2 * (3 + 100)),
+    ],
+)
+def test_the_lessons_of_all_judges_are_timed_as_often_as_they_learn(feedback, judged, warmed, monkeypatch):
+    clock = [0.0]
+
+    def slow(look, update):
+        def learn(self, fake, *, updates=None):
+            clock[0] += look + update * updates
+            return {}
+
+        return learn
+
+    def timed(machine, act, *, once=False):
+        began = clock[0]
+        act()
+        return Cost(wall=clock[0] - began)
+
+    monkeypatch.setattr(Discriminator, "learn", slow(1, 10))
+    monkeypatch.setattr(BagOfWords, "learn", slow(3, 100))
+    monkeypatch.setattr(calibrate, "timed", timed)
+    own = {"judge_steps": 2} if "discriminator" in feedback else {}
+    settings = ONLINE | (JUDGE if own else {}) | SHORT | {"rounds": 4, "judge_warmup": 8} | own
+    found = plan(job_of("rlgaf", settings, feedback=(feedback,))).seconds
+    assert (found["judge"], found["warm-up"]) == (judged, warmed)
 
 
 # What a recipe begins with

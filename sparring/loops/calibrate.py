@@ -5,6 +5,7 @@ CPU two times are told: by the clock on the wall, and those in which the process
 others use as well they differ.
 """
 
+import functools
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ from typing import Any
 import torch
 
 from sparring.data.batch import Row, collate
+from sparring.data.responses import Responses
 from sparring.data.tokens import prepare
 from sparring.feedback.combine import learners
+from sparring.feedback.discriminator import Discriminator
 from sparring.loops.answers import Answers
 from sparring.loops.begin import beginning
 from sparring.loops.build import build_offline, build_online
@@ -159,7 +162,7 @@ def _beginning(job: Job, data: Data, machine: Machine, work: Work, trunk: Any, l
         return {}
     assert data.start is not None and work.start is not None
     parts = [loading, *_offline(start, data.start, machine, work.start, trunk).values()]
-    return {"fine-tuning": Cost(wall=sum(c.wall for c in parts), cpu=sum(c.cpu for c in parts))}
+    return {"fine-tuning": functools.reduce(Cost.plus, parts)}
 
 
 def _some(rows: Sequence[Row], job: Job) -> list[Row]:
@@ -222,15 +225,28 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
              "reading": reading.times(work.count), "training": updating.times(work.count)}  # fmt: skip
     if work.rest:
         found["warm-up"] = timed(machine, meet).times(work.rest)
-    rounds = work.count + work.rest
-    for judge in learners(made.feedback):
-        watching = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=0))
-        learning = timed(machine, lambda judge=judge: judge.learn(kept["responses"], updates=1)).less(watching)
-        found["judge"] = Cost(wall=watching.wall * rounds + learning.wall * work.judge_updates,
-                              cpu=watching.cpu * rounds + learning.cpu * work.judge_updates)  # fmt: skip
+    for name, lessons in _lessons(made, work, kept["responses"]).items():
+        found[name] = found.get(name, Cost()).plus(lessons)
     state = {"updater": made.updater.state(), "judges": [j.state() for j in learners(made.feedback)]}
     found["checkpoints"] = _saving(machine, state).times(work.saves + 1)
     return found, float(kept["rollout"].batch.mask.sum(-1).float().mean())
+
+
+def _lessons(made: Online, work: Work, responses: Responses) -> dict[str, Cost]:
+    """What all judges take together that learn along: in the rounds of the policy, and in their warm-up."""
+    found: dict[str, Cost] = {}
+    for judge in learners(made.feedback):
+        watching = timed(made.machine, lambda judge=judge: judge.learn(responses, updates=0))
+        learning = timed(made.machine, lambda judge=judge: judge.learn(responses, updates=1)).less(watching)
+        # A discriminator makes updates; a judge of words is fitted once in every round.
+        own, first = work.count, work.rest
+        if isinstance(judge, Discriminator):
+            own, first = work.judge_updates - made.judge_warmup, made.judge_warmup
+        for name, rounds, updates in (("judge", work.count, own), ("warm-up", work.rest, first)):
+            if rounds:
+                taken = watching.times(rounds).plus(learning.times(updates))
+                found[name] = found.get(name, Cost()).plus(taken)
+    return found
 
 
 def _selection(job: Job, data: Data, machine: Machine, work: Work, trunk: Any, loading: Cost) -> dict[str, Cost]:

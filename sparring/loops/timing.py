@@ -22,6 +22,10 @@ class Cost:
         """So many of it."""
         return Cost(wall=self.wall * factor, cpu=self.cpu * factor)
 
+    def plus(self, other: "Cost") -> "Cost":
+        """Both together."""
+        return Cost(wall=self.wall + other.wall, cpu=self.cpu + other.cpu)
+
     def less(self, other: "Cost") -> "Cost":
         """What is left without another."""
         return Cost(wall=max(0.0, self.wall - other.wall), cpu=max(0.0, self.cpu - other.cpu))
