@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sparring.compare import budget
 from sparring.compare.plan import read_plan
 from sparring.compare.run import prepare
 from sparring.core.errors import SettingError
@@ -194,16 +195,37 @@ def test_the_fine_tuning_before_the_first_round_is_measured(adapter):
     assert found["fine-tuning"] > 0 and {"sampling", "training"} <= found.keys()
 
 
+def rounds_for(paid, place, **settings):
+    """The rounds that a comparison gives to rlgaf."""
+    own = {name: value for name, value in (JUDGE | SHORT).items() if name not in ("rounds", "device")}
+    texts = str(world() / "texts.jsonl")
+    made = {"model": str(world() / "model"), "data": texts, "eval_data": texts, "feedback": ["length"], "seeds": 1,
+            "settings": {"precision": "fp32"}, "budget": paid,
+            "methods": [{"method": "rlgaf", "settings": own | settings}]}  # fmt: skip
+    return prepare(read_plan(made), place).costs["rlgaf"].settings["rounds"]
+
+
 def test_a_budget_pays_for_the_fine_tuning_before_it_pays_for_rounds(tmp_path):
-    one = {"method": "rlgaf", "settings": {n: v for n, v in (JUDGE | SHORT).items() if n not in ("rounds", "device")}}
-
-    def rounds_for(tokens, epochs):
-        entry = one | {"settings": one["settings"] | {"sft_epochs": epochs}}
-        made = {"model": str(world() / "model"), "data": str(world() / "texts.jsonl"), "feedback": ["length"],
-                "seeds": 1, "settings": {"precision": "fp32"}, "methods": [entry], "budget": {"tokens": tokens},
-                "eval_data": str(world() / "texts.jsonl")}  # fmt: skip
-        return prepare(read_plan(made), tmp_path / f"{tokens}-{epochs}").costs["rlgaf"].settings["rounds"]
-
-    assert 1 <= rounds_for(10_000, 20.0) < rounds_for(10_000, 0.0)
+    some, none = (rounds_for({"tokens": 10_000}, tmp_path / str(n), sft_epochs=n) for n in (20.0, 0.0))
+    assert 1 <= some < none
     with pytest.raises(SettingError, match=r"one of its rounds costs .* and the budget is 2,000"):
-        rounds_for(2000, 40.0)
+        rounds_for({"tokens": 2000}, tmp_path / "little", sft_epochs=40.0)
+
+
+def test_a_budget_in_seconds_pays_first_for_what_is_done_once(tmp_path, monkeypatch):
+    def predicted(job):
+        found = plan(job, from_config=True)
+        seconds = {"start": 1.0, "fine-tuning": 4.0, "warm-up": 3.0, "training": 1.5 * found.work.count,
+                   "judge": 0.5 * found.work.count}  # fmt: skip
+        return replace(found, seconds=seconds, is_bound=False)
+
+    monkeypatch.setattr(budget, "predict", predicted)
+    assert rounds_for({"seconds": 20}, tmp_path / "some") == (20 - 8) // 2
+    assert rounds_for({"seconds": 10}, tmp_path / "one") == 1
+    with pytest.raises(SettingError, match=r"one of its rounds costs 10.00 seconds.* and the budget is 9.00; raise"):
+        rounds_for({"seconds": 9}, tmp_path / "none")
+
+
+def test_a_budget_in_seconds_that_pays_for_no_round_is_refused_where_time_is_measured(tmp_path):
+    with pytest.raises(SettingError, match=r"one of its rounds costs .* seconds.* and the budget is 1.00; raise"):
+        rounds_for({"seconds": 1}, tmp_path / "none")  # not even the libraries are loaded in it

@@ -161,16 +161,16 @@ def _fitted(
         found = predict(job)
         if not found.seconds:
             raise SettingError("how long it takes cannot be predicted on this device; give a budget of tokens")
-        return {clock: max(1, min(MOST, int(found.work.count * amount / sum(found.seconds.values()))))}
+        first = found.seconds_once
+        each = (sum(found.seconds.values()) - first) / found.work.count
+        _check_one(first + each, kind, amount, clock)
+        return {clock: max(1, min(MOST, int((amount - first) / each)))}
 
     def spent(count: int) -> float:
         work = workload(make({clock: count}), data)
         return tokens_of(work) if kind == "tokens" else flops_of(work, lm)
 
-    least = spent(1)
-    if least > amount:
-        raise SettingError(f"one of its {clock} costs {least:,.0f} {kind}, and the budget is {amount:,.0f}; "
-                           "raise it, or lower batch, K or prompts")  # fmt: skip
+    _check_one(spent(1), kind, amount, clock)
     low, high = 1, 2
     while high <= MOST and spent(high) <= amount:
         low, high = high, 2 * high
@@ -178,3 +178,11 @@ def _fitted(
         middle = (low + high) // 2
         low, high = (middle, high) if spent(middle) <= amount else (low, middle)
     return {clock: low}
+
+
+def _check_one(least: float, kind: str, amount: float, clock: str) -> None:
+    """Refuse a budget that does not pay for one round or step, and what comes before it."""
+    if least > amount:
+        digits = 2 if kind == "seconds" else 0
+        raise SettingError(f"one of its {clock} costs {least:,.{digits}f} {kind}, with all that comes before it, and "
+                           f"the budget is {amount:,.{digits}f}; raise it, or lower batch, K or prompts")  # fmt: skip

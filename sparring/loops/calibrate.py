@@ -45,6 +45,7 @@ from sparring.models.size import Size
 from sparring.models.update import micro_batches
 
 MEASURED = 4096  # tokens that are trained on to find out how fast that is
+ONCE = ("start", "fine-tuning", "warm-up", "reference")  # on what a run spends time once, however long it goes on
 RESPONSES = 128  # responses of a selection that are sampled for it
 SIDE = 1024  # of the square matrices whose product gives the rate of a machine
 

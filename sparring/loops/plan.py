@@ -16,7 +16,7 @@ from sparring.core.registry import needs, welcomes
 from sparring.data.standin import StandIn
 from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, call_of
 from sparring.loops.begin import load_with_beginning
-from sparring.loops.calibrate import bound, calibrate
+from sparring.loops.calibrate import ONCE, bound, calibrate
 from sparring.loops.job import Job
 from sparring.loops.load import Data
 from sparring.loops.workload import Work, readers, smaller, workload
@@ -56,6 +56,11 @@ class Plan:
     def peak(self) -> float:
         """Bytes at the worst moment, without the libraries."""
         return sum(self.standing.values()) + max(self.moments.values())
+
+    @property
+    def seconds_once(self) -> float:
+        """Those of the seconds that do not grow with the number of rounds or steps."""
+        return sum(spent for name, spent in self.seconds.items() if name in ONCE)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
