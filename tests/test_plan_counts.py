@@ -136,6 +136,16 @@ def test_how_an_update_of_the_judge_is_cut_does_not_change_what_it_reads():
     assert cut.judged == pytest.approx(whole.judged, rel=0.01)
 
 
+def test_a_second_trial_of_a_program_does_not_take_the_first_one_for_its_start(monkeypatch):
+    def timed(machine, act, *, once=False):
+        act()
+        return Cost(wall=1.0, cpu=1.0)
+
+    monkeypatch.setattr(calibrate, "timed", timed)
+    job = job_of("rlgaf", ONLINE | JUDGE | SHORT)
+    assert plan(job).seconds["start"] == plan(job).seconds["start"] > 1.0
+
+
 @pytest.mark.parametrize(
     ("feedback", "judged", "warmed"),
     [

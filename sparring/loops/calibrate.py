@@ -62,7 +62,7 @@ class Trial:
 
 def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
     """Do a little of every part of a run, and predict the whole."""
-    began = Cost(cpu=time.process_time())  # this program has just loaded the libraries and the data
+    began = _began()
     trunk = None
 
     def load() -> None:
@@ -83,10 +83,17 @@ def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
         found = _selection(job, data, machine, work, trunk, loading)
     else:
         found = _offline(job, data, machine, work, trunk)
-    found["start"] = Cost(wall=began.cpu + loading.wall, cpu=began.cpu + loading.cpu)
+    found["start"] = began.plus(loading)
     return Trial(
         seconds={n: c.wall for n, c in found.items()}, cpu_seconds=sum(c.cpu for c in found.values()), length=length
     )
+
+
+@functools.cache
+def _began() -> Cost:
+    """What it took this program to load the libraries and the data, before its first trial; later ones are no start."""
+    spent = time.process_time()
+    return Cost(wall=spent, cpu=spent)
 
 
 def bound(machine: Machine, size: Size, work: Work) -> dict[str, float]:
