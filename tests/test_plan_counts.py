@@ -22,11 +22,11 @@ from sparring.loops.job import Job, make_job
 from sparring.loops.load import Data, make_discriminator
 from sparring.loops.plan import plan
 from sparring.loops.timing import Cost
-from sparring.loops.workload import workload
+from sparring.loops.workload import rehearsed, workload
 from sparring.models.backbone import load_trunk
 from sparring.models.roles import Network
 from sparring.rollout.relaxed import Relaxation
-from tests.small import JUDGE, ONLINE, machine, quick, rows, world
+from tests.small import JUDGE, ONLINE, SELECTING, machine, quick, rows, world
 
 SHORT = {"batch": 4, "K": 2, "max_tokens": 6, "rounds": 2, "device": "cpu", "precision": "fp32", "held_out": 0.0}
 
@@ -239,3 +239,32 @@ def test_a_budget_in_seconds_pays_first_for_what_is_done_once(tmp_path, monkeypa
 def test_a_budget_in_seconds_that_pays_for_no_round_is_refused_where_time_is_measured(tmp_path):
     with pytest.raises(SettingError, match=r"one of its rounds costs .* seconds.* and the budget is 1.00; raise"):
         rounds_for({"seconds": 1}, tmp_path / "none")  # not even the libraries are loaded in it
+
+
+# Selections
+
+
+def selected(method: str, settings: dict, **more):
+    return plan(job_of(method, SELECTING | {"held_out": 0.0, "steps": 0, "batch": 8} | settings, **more),
+                from_config=True).work  # fmt: skip
+
+
+def test_a_round_that_also_plays_against_the_samples_before_it_trains_on_both(tmp_path):
+    # 24 demonstrations and one sample of each: 24 pairs in the first round, in three steps, and 48 in those after it.
+    settings = {"K": 1, "rounds": 3}
+    assert selected("spin", settings).updates == 3 * 3
+    work = selected("spin", settings | {"mix": "last"})
+    assert work.updates == 3 + 6 + 6 and work.trained == 15 * selected("spin", settings).trained / 9
+    run = quick("spin", tmp_path / "run", settings=settings | {"mix": "last", "held_out": 0.0, "steps": 0, "batch": 8})
+    steps = [rows(run / "rounds" / f"{n:02d}" / "train")[-1]["step"] for n in (1, 2, 3)]
+    assert sum(steps) == pytest.approx(work.updates, abs=2), "but for samples that equal their demonstration"
+
+
+def test_what_a_selection_keeps_is_tried_in_every_round_as_the_run_does(tmp_path):
+    # Of all 24 prompts a third is sampled for in a round, and the best sample of each prompt met so far is kept.
+    settings = {"memory": "all", "prompts": 8, "rounds": 6}
+    assert selected("raft", settings, feedback=("length",)).updates == 1 + 2 + 3 + 3 + 3 + 3
+    # Of rising thresholds each keeps less, and after the last comes the first again.
+    settings = {"thresholds": "0.2,0.8", "K": 8, "batch": 1, "rounds": 12}
+    kept, _ = rehearsed(job_of("rest", SELECTING | settings, feedback=("length",)))
+    assert all(low > 2 * high for low, high in zip(kept[::2], kept[1::2], strict=True)) and len(kept) == 12

@@ -34,6 +34,7 @@ from sparring.rollout.sample import ROWS
 
 SCANNED = 2000  # steps or rounds that are looked at one by one; more are taken to be like them
 REHEARSED = 64  # made-up prompts with K samples each that a selection is tried on
+TRIED = 4  # times that a selection is tried on new samples; it sees those of earlier times, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,31 +171,35 @@ def _selection(job: Job, data: Data) -> Work:
     chosen = job.selection
     assert chosen is not None
     prompts = min(chosen.prompts or len(data.train), len(data.train))
-    kept, answers = rehearsed(job)
+    kept, answers = rehearsed(job, prompts / len(data.train))
     prompt = sum(len(r.prompt) for r in data.train) / len(data.train)
     a_row = Row(prompt=(0,) * round(prompt), responses=((0,) * chosen.max_tokens,) * answers)
-    steps = chosen.steps or max(1, math.ceil(chosen.epochs * kept * prompts / chosen.batch))
+    steps = [chosen.steps or max(1, math.ceil(chosen.epochs * x * prompts / chosen.batch)) for x in kept]
     largest = max(passes_of([a_row] * chosen.batch, job.optimizer.micro_tokens), key=lambda p: p.tokens)
     names = [*needs(job.equation.loss), *welcomes(job.equation.loss)]
-    trained = chosen.rounds * steps * chosen.batch * a_row.tokens
+    trained = sum(steps) * chosen.batch * a_row.tokens
     sampled = prompts * chosen.K * chosen.max_tokens
     a_round = round(prompts * prompt) + sampled
     measured = min(len(data.held_out), prompts) if job.feedback else 0
     reads = len(readers(job)) * chosen.rounds + chosen.rounds - 1  # the start speaks in every round after the first
     return Work(
-        clock="round", count=chosen.rounds, updates=chosen.rounds * steps, evaluations=chosen.rounds if measured else 0,
-        saves=chosen.rounds * math.ceil(steps / chosen.save_every), trained=trained,
+        clock="round", count=chosen.rounds, updates=sum(steps), evaluations=chosen.rounds if measured else 0,
+        saves=sum(math.ceil(n / chosen.save_every) for n in steps), trained=trained,
         read=reads * a_round + (trained if asks_for_reference(names) else 0),
         sampled=chosen.rounds * (sampled + measured * chosen.max_tokens), update=largest,
         sampling=pass_of_sampling(max(1, ROWS // chosen.K), chosen.K, chosen.max_tokens, [data.train]),
     )  # fmt: skip
 
 
-def rehearsed(job: Job) -> tuple[float, int]:
-    """Try a selection on made-up samples of random scores: records that it keeps for a prompt, and responses in one."""
-    chosen = job.selection
+def rehearsed(job: Job, share: float = 1.0) -> tuple[list[float], int]:
+    """Try a selection on made-up samples of random scores: records for a prompt, by round, and responses in one.
+
+    A round samples for a `share` of all prompts, and may learn from the samples of earlier rounds as well. After a few
+    rounds the others are taken to be like the last ones.
+    """
+    chosen, passes = job.selection, job.rule.passes
     assert chosen is not None
-    draw = rng(job.seed, "plan")
+    draw, every = rng(job.seed, "plan"), round(REHEARSED / share)
 
     def made(i: int) -> Scored:
         scores, logps = (tuple(draw.standard_normal(chosen.K).tolist()) for _ in range(2))
@@ -203,8 +208,17 @@ def rehearsed(job: Job) -> tuple[float, int]:
             ref_logps=logps, given="demonstration", where=f"row {i}",
         )  # fmt: skip
 
-    records = select(job.rule, [made(i) for i in range(REHEARSED)], [], number=0, seed=job.seed).records
-    return len(records) / REHEARSED, max((len(r.responses()) for r in records), default=1)
+    samples: list[list[Scored]] = []
+    kept: list[float] = []
+    longest = 1
+    for number in range(min(chosen.rounds, TRIED * passes)):
+        if number % passes == 0:
+            samples.append([made((number // passes * REHEARSED + i) % every) for i in range(REHEARSED)])
+        records = select(job.rule, samples[-1], samples[:-1], number=number, seed=job.seed).records
+        kept.append(len(records) / REHEARSED)
+        longest = max(longest, *(len(r.responses()) for r in records), 1)
+    kept += [kept[-passes + n % passes] for n in range(chosen.rounds - len(kept))]
+    return kept, longest
 
 
 def smaller(job: Job, limit: int) -> Job:
