@@ -264,7 +264,8 @@ def test_what_a_selection_keeps_is_tried_in_every_round_as_the_run_does(tmp_path
     # Of all 24 prompts a third is sampled for in a round, and the best sample of each prompt met so far is kept.
     settings = {"memory": "all", "prompts": 8, "rounds": 6}
     assert selected("raft", settings, feedback=("length",)).updates == 1 + 2 + 3 + 3 + 3 + 3
-    # Of rising thresholds each keeps less, and after the last comes the first again.
+    # Two rounds learn from the same samples. Of rising thresholds each keeps less, and the first comes after the last.
     settings = {"thresholds": "0.2,0.8", "K": 8, "batch": 1, "rounds": 12}
+    assert selected("rest", settings, feedback=("length",)).sampled == 6 * 24 * 8 * 6
     kept, _ = rehearsed(job_of("rest", SELECTING | settings, feedback=("length",)))
     assert all(low > 2 * high for low, high in zip(kept[::2], kept[1::2], strict=True)) and len(kept) == 12

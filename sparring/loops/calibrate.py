@@ -281,7 +281,7 @@ def _selection(job: Job, data: Data, machine: Machine, work: Work, trunk: Any, l
     inner = replace(job, offline=settings, selection=None)
     largest = max(passes_of(list(rows[: chosen.batch]), job.optimizer.micro_tokens), key=lambda p: p.tokens)
     found = _offline(inner, Data(train=rows, held_out=()), machine, replace(work, update=largest, evaluations=0), trunk)
-    # Each round loads the model to sample, and to train; so does a measurement on held-out prompts.
-    loads = work.count * 2 + work.evaluations
+    # Each round loads the model to train, and to sample if it does; so does a measurement on held-out prompts.
+    loads = work.count + -(-work.count // job.rule.passes) + work.evaluations
     return found | {"sampling": sampling.times(work.sampled / (few * chosen.K * chosen.max_tokens)),
                     "loading": loading.times(loads)}  # fmt: skip

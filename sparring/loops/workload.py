@@ -181,12 +181,13 @@ def _selection(job: Job, data: Data) -> Work:
     sampled = prompts * chosen.K * chosen.max_tokens
     a_round = round(prompts * prompt) + sampled
     measured = min(len(data.held_out), prompts) if job.feedback else 0
-    reads = len(readers(job)) * chosen.rounds + chosen.rounds - 1  # the start speaks in every round after the first
+    times = math.ceil(chosen.rounds / job.rule.passes)  # that prompts are sampled for
+    reads = len(readers(job)) * times + times - 1  # the start speaks every time after the first
     return Work(
         clock="round", count=chosen.rounds, updates=sum(steps), evaluations=chosen.rounds if measured else 0,
         saves=sum(math.ceil(n / chosen.save_every) for n in steps), trained=trained,
         read=reads * a_round + (trained if asks_for_reference(names) else 0),
-        sampled=chosen.rounds * (sampled + measured * chosen.max_tokens), update=largest,
+        sampled=times * sampled + chosen.rounds * measured * chosen.max_tokens, update=largest,
         sampling=pass_of_sampling(max(1, ROWS // chosen.K), chosen.K, chosen.max_tokens, [data.train]),
     )  # fmt: skip
 
