@@ -4,7 +4,8 @@
     flops     6 N for a token that is trained on, 2 N for one that is read or sampled; N weights
     seconds   of this machine, from a trial of each line (loops/plan.py)
 
-What gives way to the budget is how long a method goes on: its rounds, or steps if it learns from a file. A line that
+What gives way to the budget is how long a method goes on: its rounds, or steps if it learns from a file; what is done
+once (starting, fine-tuning by the recipe's own settings, a judge's warm-up) is paid first. A line that
 judges for others may say that itself; it is measured as little as a reward model then. The start that methods share is
 nobody's cost. Source of the formula: Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
 """
