@@ -12,6 +12,7 @@ from sparring.feedback.adversary import REWARDS, Demonstrations
 from sparring.feedback.discriminator import BUFFER, Discriminator
 from sparring.feedback.judge_loss import judge_loss, standing
 from sparring.feedback.protocol import LearningFeedback
+from sparring.feedback.recent import Recent
 from sparring.loops.load import _keep_from_judge
 from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 from sparring.models.backbone import tiny_model
@@ -275,3 +276,30 @@ def test_where_all_share_a_prompt_responses_are_learnt_from_and_watched():
     )  # fmt: skip
     figures = d.learn(responses(prompts=[prompt] * 3))
     assert figures["judge_steps"] == 5.0 and {"judge_score_real", "judge_loss"} <= figures.keys()
+
+
+def test_by_heart_is_what_is_known_of_the_learnt_where_the_rest_is_a_guess():
+    recent = Recent()
+    assert (recent.held_out, recent.by_heart) == (0.5, 0.0)
+    recent.add("learnt", 1.0, 1.0)
+    recent.add("learnt", 0.5, 1.0)
+    recent.add("real", 4.0, 8.0), recent.add("fake", 4.0, 8.0)
+    assert (recent.held_out, recent.by_heart) == (0.5, 0.0), "of so few nothing is known"
+    recent.add("real", 4.0, 8.0), recent.add("fake", 4.0, 8.0)
+    assert recent.by_heart == pytest.approx((0.8 + 0.5) / 1.8)
+    other = Recent()
+    other.load(recent.state())
+    assert other.state() == recent.state()
+    recent.add("real", 8.0, 8.0), recent.add("fake", 5.0, 8.0)
+    # real: 0.64 x 4 + 0.8 x 4 + 8 of 0.64 x 8 + 0.8 x 8 + 8; fake: 5 in place of 8
+    assert recent.held_out == pytest.approx((13.76 + 10.76) / 2 / 19.52)
+    assert recent.held_out > 0.6 and recent.by_heart == 0.0
+
+
+def test_a_judge_that_learns_chance_by_heart_says_so():
+    d, told = judge(judge_steps=40), judge(judge_steps=40)
+    for _ in range(6):
+        figures, sound = d.learn(responses(GOOD, seed=1)), told.learn(responses(seed=1))
+    assert figures["judge_by_heart"] > 0.95, "real and fake have the same words: only which is which can be known"
+    assert sound["judge_by_heart"] == 0.0 and sound["judge_accuracy_held_out"] > 0.8
+    assert judge(judge_steps=40, held_out=False).learn(responses(GOOD))["judge_by_heart"] == 0.0

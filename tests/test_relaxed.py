@@ -157,9 +157,18 @@ def test_an_end_of_text_is_never_mixed_with_anything_and_has_no_gradient():
 
 def test_text_is_relaxed_as_the_policys_own_responses_are():
     # Fed with exact tokens and not with soft ones, so the same only where the first token is concerned.
-    model, batch = trunk("llama"), collate([Row(prompt=(3, 4), responses=((6,), (7,)))])
+    model, batch = trunk("llama"), collate([Row(prompt=p, responses=((6,),)) for p in ((3, 4), (5,))])
     soft = relaxation(model, is_soft=True)
     assert torch.allclose(soft.of_text(batch), soft.unroll(batch)[0], atol=1e-5)
+
+
+def test_what_a_text_is_read_beside_does_not_change_how_it_is_relaxed():
+    model, beside = trunk("llama"), collate([Row(prompt=(3, 4), responses=((6, 8), (7, 5, 9)))])
+    soft, alone = relaxation(model, is_soft=True), collate([Row(prompt=(3, 4), responses=((7, 5, 9),))])
+    assert torch.allclose(soft.of_text(beside)[2:], soft.of_text(alone), atol=1e-5)
+    twice = collate([Row(prompt=(3, 4), responses=((7, 5), (7, 5)))])
+    first, second = soft.unroll(twice)[0].chunk(2)
+    assert not torch.allclose(first, second), "what the policy says twice is drawn twice"
 
 
 def test_what_is_drawn_does_not_depend_on_batch_mates():

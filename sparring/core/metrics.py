@@ -4,6 +4,7 @@ The bands are signs, not proofs. `low` and `high` are where a figure becomes wor
 that no number is right for every run. Means over responses or tokens are taken over the whole batch.
 """
 
+from sparring.core.judge_metrics import JUDGE
 from sparring.core.metric import Metric
 from sparring.core.selection_metrics import SELECTION
 from sparring.core.seqgan_metrics import SEQGAN
@@ -241,62 +242,7 @@ _UPDATES = {
     ),
 }
 
-_JUDGE = {
-    "judge_loss": Metric(
-        meaning="loss of the discriminator (log 2 = 0.693 when it cannot tell)",
-        unit="nats",
-        healthy="0.3 to 0.7; near 0 the policy gets no usable reward",
-        low=0.1,
-        high=0.8,
-    ),
-    "words_loss": Metric(
-        meaning="judge_loss of the judge of words, where it learns beside a language model",
-        unit="nats",
-        healthy="below 0.7, and not near 0",
-        low=0.1,
-        high=0.8,
-    ),
-    "words_accuracy": Metric(
-        meaning="judge_accuracy of that judge", unit="share", healthy="0.6 to 0.9", low=0.5, high=0.95
-    ),
-    "judge_loss_real": Metric(
-        meaning="its part on demonstrations", unit="nats", healthy="near judge_loss_fake", low=0.05, high=1.0
-    ),
-    "judge_loss_fake": Metric(
-        meaning="its part on the policy's samples", unit="nats", healthy="near judge_loss_real", low=0.05, high=1.0
-    ),
-    "judge_accuracy": Metric(
-        meaning="share of real and fake that it tells apart while learning from them",
-        unit="share",
-        healthy="0.6 to 0.9; 0.5 says nothing, 1 says only 'fake'",
-        low=0.5,
-        high=0.95,
-    ),
-    "judge_accuracy_held_out": Metric(
-        meaning="the same on demonstrations it never saw and on fresh samples",
-        unit="share",
-        healthy="within 0.1 of judge_accuracy; lower means it learned the demonstrations by heart",
-        low=0.5,
-        high=0.95,
-    ),
-    "judge_score_real": Metric(
-        meaning="mean score of held-out demonstrations", unit="logit", healthy="above judge_score_fake, the gap below 5"
-    ),
-    "judge_score_fake": Metric(
-        meaning="mean score of fresh samples beside them", unit="logit", healthy="approaches judge_score_real"
-    ),
-    "judge_grad_norm": Metric(
-        meaning="length of the judge's gradient before clipping", unit="norm", healthy="steady, without jumps", low=0.0
-    ),
-    "judge_steps": Metric(
-        meaning="updates of the judge in this round",
-        unit="steps",
-        healthy="judge_steps as set; 0 while the judge is above its gate and rests",
-        low=0.0,
-    ),
-}
-
-METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **_JUDGE, **SELECTION, **SEQGAN}
+METRICS: dict[str, Metric] = {**_TRAINING, **_ORDERED, **_SAMPLES, **_UPDATES, **JUDGE, **SELECTION, **SEQGAN}
 
 _OF_LOOP = {
     "offline": (*_TRAINING, *_ORDERED),
@@ -307,4 +253,4 @@ _OF_LOOP = {
 
 def of_loop(loop: str, *, has_discriminator: bool = False) -> list[str]:
     """List the figures that a run of this loop has: offline, online or rounds."""
-    return [*_OF_LOOP[loop], *(_JUDGE if has_discriminator else ())]
+    return [*_OF_LOOP[loop], *(JUDGE if has_discriminator else ())]

@@ -48,6 +48,7 @@ from sparring.feedback.adversary import (
 from sparring.feedback.beside import ahead
 from sparring.feedback.judge_loss import judge_loss, loss_so_far, standing
 from sparring.feedback.level import centre, level_of, set_level
+from sparring.feedback.recent import Recent
 from sparring.feedback.reward_model import score_in_parts, score_texts
 from sparring.models.heads import at_end
 from sparring.models.roles import Network
@@ -55,7 +56,6 @@ from sparring.models.signals import score, score_prefixes
 from sparring.models.update import Updater
 
 BUFFER = 512  # earlier responses that are remembered
-MEMORY = 0.8  # how much of the held-out figure comes from earlier rounds
 LEVELLED = 64  # responses of a round that say what a token is worth
 
 
@@ -127,7 +127,7 @@ class Discriminator:
         self._unwanted = [row for row in data.unwanted if row.prompt not in self._kept_out]
         self._buffer: list[Row] = []
         self._calls = 0
-        self._right = {"real": (0.0, 0.0), "fake": (0.0, 0.0)}
+        self._recent = Recent()
 
     def score(self, responses: Responses) -> Float[Tensor, "B K"]:
         """Score each response by the reward form in use; larger means more like a demonstration."""
@@ -175,8 +175,7 @@ class Discriminator:
     @property
     def held_out_accuracy(self) -> float:
         """The share of held-out demonstrations and fresh responses told apart lately; 0.5 before any."""
-        shares = [top / bottom for top, bottom in self._right.values() if bottom]
-        return sum(shares) / len(shares) if shares else 0.5
+        return self._recent.held_out
 
     def learn(self, fake: Responses, *, updates: int | None = None) -> dict[str, float]:
         """Learn from a round of responses and return figures; rests when the held-out accuracy passes the gate.
@@ -194,8 +193,11 @@ class Discriminator:
             steps = 0
         for _ in range(steps):
             row |= self._update(mine, draw)
+        if steps:
+            self._recent.add("learnt", row["judge_accuracy"], 1.0)
         self._remember(mine, draw)
-        return row | {"judge_accuracy_held_out": self.held_out_accuracy, "judge_steps": float(steps)}
+        known = {"judge_accuracy_held_out": self.held_out_accuracy, "judge_by_heart": self._recent.by_heart}
+        return row | known | {"judge_steps": float(steps)}
 
     def _update(self, fresh: list[Row], draw: Any) -> dict[str, float]:
         settings, machine = self.settings, self.updater.machine
@@ -276,16 +278,15 @@ class Discriminator:
             seen = told_apart(*standing(real, fake, self.settings.judge_loss))
             counted.append(count({"judge_score_real": real, "judge_score_fake": fake} | seen))
         total = machine.sum_tally(add(counted))
-        for name, (top, bottom) in self._right.items():
-            right, number = total.pop(name, (0.0, 0.0))
-            self._right[name] = (MEMORY * top + right, MEMORY * bottom + number)
+        for name in ("real", "fake"):
+            self._recent.add(name, *total.pop(name, (0.0, 0.0)))
         return figures(total)
 
     def state(self) -> dict[str, Any]:
         """Return weights, optimizer, remembered responses and the figures that the gate looks at."""
         buffer = [(r.prompt, r.responses[0], r.where) for r in self._buffer]
         return {
-            "updater": self.updater.state(), "buffer": buffer, "calls": self._calls, "right": dict(self._right),
+            "updater": self.updater.state(), "buffer": buffer, "calls": self._calls, "right": self._recent.state(),
             "level": level_of(self.network),
         }  # fmt: skip
 
@@ -294,4 +295,5 @@ class Discriminator:
         self.updater.load(state["updater"])
         self._buffer = [Row(prompt=tuple(p), responses=(tuple(y),), where=w) for p, y, w in state["buffer"]]
         set_level(self.network, state["level"])
-        self._calls, self._right = state["calls"], {n: tuple(x) for n, x in state["right"].items()}
+        self._calls = state["calls"]
+        self._recent.load(state["right"])

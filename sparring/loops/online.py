@@ -47,10 +47,7 @@ EVALUATED = 4  # batches of held-out prompts that an evaluation answers at most
 
 @dataclass(frozen=True, kw_only=True)
 class Online:
-    """All that a run of this loop is made of. `judge_warmup` counts updates of a judge before the first step.
-
-    `opponent` loads whoever answers while the judge warms up, in place of the policy.
-    """
+    """All that a run of this loop is made of; `opponent` loads who answers in a warm-up in place of the policy."""
 
     method: Any
     prompts: Sequence[Row]
@@ -65,7 +62,7 @@ class Online:
     pretraining: Pretraining | None = None
     lagged: Lagged | None = None
     relaxed: RelaxedLearner | None = None
-    judge_warmup: int = 0
+    judge_warmup: int = 0  # updates
     opponent: Callable[[], Network] | None = None
 
     @property

@@ -52,6 +52,9 @@ SIGNS = (
          words="the policy has gone far from its reference; a higher --kl holds it"),
     Sign(metric="judge_accuracy_held_out", warns=0.97, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="the judge tells nearly every response from a demonstration, so its reward hardly guides"),
+    Sign(metric="judge_by_heart", warns=0.9, certain=0.95, is_upper=True, limit=Limit.FIXED,
+         words="the judge knows what it learns from by heart and no other demonstrations, so its reward is noise; "
+               "stop earlier, or take --feedback bag_of_words, --judge-reads ratio or more demonstrations"),
     Sign(metric="cue_length", warns=0.7, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="scores follow length: long responses win because they are long"),
     Sign(metric="cue_length", warns=-0.7, certain=-math.inf, is_upper=False, limit=Limit.FIXED,

@@ -67,7 +67,8 @@ class Relaxation:
     def of_text(self, batch: Batch) -> Float[Tensor, "N V"]:
         """Relax any text as the policy's own is, fed with the text itself, and without gradient."""
         logits = log_probabilities(self.policy, batch, self.temperature)
-        return self._relax(logits, batch.response_ids[batch.mask], self._uniform(batch)[batch.mask.flatten(0, 1)])
+        uniform = self._uniform(batch, is_own=False)
+        return self._relax(logits, batch.response_ids[batch.mask], uniform[batch.mask.flatten(0, 1)])
 
     def _relax(
         self, logits: Float[Tensor, "N V"], tokens: Int[Tensor, " N"], uniform: Float[Tensor, "N V"]
@@ -78,15 +79,19 @@ class Relaxation:
         found = relax(going, noise, self.tau, tokens=None if self.is_soft else tokens)
         return found.where(~_is_any(tokens, ends)[:, None], one_hot(tokens, logits.shape[-1]).to(found.dtype))
 
-    def _uniform(self, batch: Batch) -> Float[Tensor, "rows T V"]:
-        """Draw uniform numbers; each response has a stream of its own, named by what it says after which prompt."""
+    def _uniform(self, batch: Batch, *, is_own: bool = True) -> Float[Tensor, "rows T V"]:
+        """Draw uniform numbers; each response has a stream of its own, named by what it says after which prompt.
+
+        The policy may say the same twice, so its own are named by their place as well. The place of other texts says
+        only what they happen to be read with.
+        """
         (B, K, T), V = batch.mask.shape, len(self.policy.trunk.embedding)
         ids, prompts = batch.response_ids.cpu(), batch.prompt_ids.cpu()
         rows = []
         for b in range(B):
             prompt = str(prompts[b][batch.prompt_mask[b].cpu()].tolist())
             for k in range(K):
-                own = f"{prompt} {ids[b, k][batch.mask[b, k].cpu()].tolist()} {k}"
+                own = f"{prompt} {ids[b, k][batch.mask[b, k].cpu()].tolist()}{f' {k}' if is_own and k else ''}"
                 rows.append(torch.rand(T, V, generator=generator(self.seed, "relax", zlib.crc32(own.encode()))))
         return torch.stack(rows).to(batch.mask.device)
 
