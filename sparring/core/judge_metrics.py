@@ -11,9 +11,15 @@ JUDGE = {
         high=0.8,
     ),
     "words_loss": Metric(
-        meaning="judge_loss of a judge of words beside another", unit="nats", healthy="0.3 to 0.7", low=0.1, high=0.8
+        meaning="judge_loss of a judge of words beside another",
+        unit="nats",
+        healthy="as that of any judge",
+        low=0.1,
+        high=0.8,
     ),
-    "words_accuracy": Metric(meaning="its judge_accuracy", unit="share", healthy="0.6 to 0.9", low=0.5, high=0.95),
+    "words_accuracy": Metric(
+        meaning="its judge_accuracy", unit="share", healthy="0.6 to 0.9, as of any judge", low=0.5, high=0.95
+    ),
     "judge_loss_real": Metric(
         meaning="its part on demonstrations", unit="nats", healthy="near judge_loss_fake", low=0.05, high=1.0
     ),
