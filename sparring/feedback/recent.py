@@ -37,4 +37,4 @@ class Recent:
 
     def load(self, state: Mapping[str, tuple[float, float]]) -> None:
         """Put back what `state` returned."""
-        self._right |= {name: tuple(counts) for name, counts in state.items()}
+        self._right |= {name: (counts[0], counts[1]) for name, counts in state.items()}
