@@ -13,7 +13,7 @@ Source: failures in the wild, such as a discriminator at 95 % by length (GAD's a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,16 @@ class Leak:
             f"{self.cue} alone tells {self.accuracy:.0%} of demonstrations and samples apart, the judge {judged:.0%}: "
             f"{CURES[self.cue]}"
         )
+
+
+def leak_sentences(
+    real: Sequence[Row], fake: Sequence[Row], judge_figures: Mapping[str, float], tokenizer: Any
+) -> list[str]:
+    """Say what gives samples away without being read, beside what the judge makes of the same round."""
+    knows_words_only = "judge_accuracy_held_out" not in judge_figures
+    judged = judge_figures.get("judge_accuracy_held_out", judge_figures.get("judge_accuracy", 0.5))
+    found = find_leaks(real, fake, judged, tokenizer)
+    return [leak.sentence(judged) for leak in found if not (knows_words_only and leak.cue == "words")]
 
 
 def find_leaks(real: Sequence[Row], fake: Sequence[Row], judged: float, tokenizer: Any) -> list[Leak]:

@@ -77,8 +77,10 @@ def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
         first = _beginning(job, data, machine, work, trunk, loading)
         if first:
             load()
-        found, length = _online(build_online(job, trunk, data, machine), job, data, work)
+        found, length = _online(build_online(job, trunk, data, machine), work)
         found |= first
+        if job.opponent is not None:
+            found["warm-up"] = found["warm-up"].plus(loading)
     elif job.selection is not None:
         found = _selection(job, data, machine, work, trunk, loading)
     else:
@@ -198,10 +200,11 @@ def _saving(machine: Machine, state: dict[str, Any]) -> Cost:
         return timed(machine, lambda: checkpoint.save(Path(place), 0, state))
 
 
-def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, Cost], float]:
+def _online(made: Online, work: Work) -> tuple[dict[str, Cost], float]:
     """Go through one round, part by part; says also how long its responses were."""
     settings, machine, networks = made.settings, made.machine, made.networks
-    rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, settings.seed, "prompts").at(0)]
+    rows = [made.prompts[i] for i in made.order.at(0)]
+    first = [made.prompts[i] for i in made.warm_up_order.at(0)]
     stands_in = None if made.opponent is None else lambda: networks.policy
     answers = Answers(networks.policy, settings, machine, lagged=made.lagged, opponent=stands_in)
     learner = made.learner
@@ -212,9 +215,9 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
         kept["responses"] = answers.read(kept["rollout"])
 
     def meet() -> None:
-        rollout = answers.for_the_judge(rows if made.opponent is None else rows * settings.K, 0)
+        kept["met"] = answers.read(answers.for_the_judge(first, 0))
         with machine.computing():
-            made.feedback.score(answers.read(rollout))
+            made.feedback.score(kept["met"])
 
     def score() -> None:
         with machine.computing():
@@ -233,27 +236,26 @@ def _online(made: Online, job: Job, data: Data, work: Work) -> tuple[dict[str, C
              "reading": reading.times(work.count), "training": updating.times(work.count)}  # fmt: skip
     if work.rest:
         found["warm-up"] = timed(machine, meet).times(work.rest)
-    for name, lessons in _lessons(made, work, kept["responses"]).items():
-        found[name] = found.get(name, Cost()).plus(lessons)
+    for name, met, rounds, is_first in (("judge", "responses", work.count, False), ("warm-up", "met", work.rest, True)):
+        if rounds and learners(made.feedback):
+            lessons = _lessons(made, work, kept[met], rounds, is_first=is_first)
+            found[name] = found.get(name, Cost()).plus(lessons)
     state = {"updater": made.updater.state(), "judges": [j.state() for j in learners(made.feedback)]}
     found["checkpoints"] = _saving(machine, state).times(work.saves + 1)
     return found, float(kept["rollout"].batch.mask.sum(-1).float().mean())
 
 
-def _lessons(made: Online, work: Work, responses: Responses) -> dict[str, Cost]:
-    """What all judges take together that learn along: in the rounds of the policy, and in their warm-up."""
-    found: dict[str, Cost] = {}
+def _lessons(made: Online, work: Work, responses: Responses, rounds: int, *, is_first: bool) -> Cost:
+    """What all judges take together that learn along, in the rounds of the policy or in those of their warm-up."""
+    found = Cost()
     for judge in learners(made.feedback):
         watching = timed(made.machine, lambda judge=judge: judge.learn(responses, updates=0))
         learning = timed(made.machine, lambda judge=judge: judge.learn(responses, updates=1)).less(watching)
         # A discriminator makes updates; a judge of words is fitted once in every round.
-        own, first = work.count, work.rest
+        updates = rounds
         if isinstance(judge, Discriminator):
-            own, first = work.judge_updates - made.judge_warmup, made.judge_warmup
-        for name, rounds, updates in (("judge", work.count, own), ("warm-up", work.rest, first)):
-            if rounds:
-                taken = watching.times(rounds).plus(learning.times(updates))
-                found[name] = found.get(name, Cost()).plus(taken)
+            updates = made.judge_warmup if is_first else work.judge_updates - made.judge_warmup
+        found = found.plus(watching.times(rounds)).plus(learning.times(updates))
     return found
 
 

@@ -18,7 +18,7 @@ from sparring.data.responses import Responses
 from sparring.feedback.adversary import one_by_one
 from sparring.feedback.bag_of_words import BagOfWords
 from sparring.feedback.combine import learners
-from sparring.feedback.leaks import find_leaks
+from sparring.feedback.leaks import leak_sentences
 from sparring.feedback.protocol import Feedback
 from sparring.loops.answers import Answers
 from sparring.loops.before_after import say_again
@@ -72,6 +72,18 @@ class Online:
             method=self.method, networks=self.networks, updater=self.updater, machine=self.machine,
             settings=self.settings, reward=self.reward, micro_tokens=self.micro_tokens, pretraining=self.pretraining,
         )  # fmt: skip
+
+    @property
+    def order(self) -> Order:
+        """Which prompts a round asks."""
+        return Order(len(self.prompts), self.settings.batch, self.settings.seed, "prompts")
+
+    @property
+    def warm_up_order(self) -> Order:
+        """Which prompts a round of the judge's warm-up asks: the more an opponent answers, the less is got by heart."""
+        if self.opponent is None:
+            return self.order
+        return Order(len(self.prompts), self.settings.batch * self.settings.K, self.settings.seed, "warm-up")
 
     @property
     def warm_up_rounds(self) -> int:
@@ -142,11 +154,7 @@ class _Loop:
         self.leaks: list[str] = []
         self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
-        self.order = Order(len(job.prompts), job.settings.batch, job.settings.seed, "prompts")
-        # An opponent answers as many prompts as a round has responses: the more demonstrations the judge sees beside
-        # them, the less it learns any by heart.
-        many = Order(len(job.prompts), job.settings.batch * job.settings.K, job.settings.seed, "warm-up")
-        self.warm_up_order = self.order if job.opponent is None else many
+        self.order, self.warm_up_order = job.order, job.warm_up_order
         self.learner = job.learner
         self.answers = Answers(job.networks.policy, job.settings, job.machine, lagged=job.lagged, opponent=job.opponent)
 
@@ -197,18 +205,11 @@ class _Loop:
             row |= {n.replace("judge_", "words_") if is_beside else n: x for n, x in learnt.items()}
         # What gives samples away is looked for in the policy's own.
         if self.learners and number == max(1, job.warm_up_rounds + (job.opponent is not None)):
-            self.leaks = self._leaks(responses, row)
+            fresh = [r for one in job.machine.join(one_by_one(responses)) for r in one]
+            self.leaks = leak_sentences(job.prompts, fresh, row, job.networks.policy.trunk.tokenizer)
         self.memory.tokens += sum(len(f.tokens) for f in found)
         spent = sum(len(f.tokens) for f in found) + int(rollout.batch.prompt_mask.sum()) * job.machine.world
         return row | {"tokens": float(self.memory.tokens), "computed": float(spent)}
-
-    def _leaks(self, responses: Responses, row: Mapping[str, float]) -> list[str]:
-        """Say what gives samples away without being read, now that the judge has met them."""
-        fresh = [r for one in self.job.machine.join(one_by_one(responses)) for r in one]
-        judged = row.get("judge_accuracy_held_out", row.get("judge_accuracy", 0.5))
-        found = find_leaks(self.job.prompts, fresh, judged, self.job.networks.policy.trunk.tokenizer)
-        knows_words_only = "judge_accuracy_held_out" not in row
-        return [leak.sentence(judged) for leak in found if not (knows_words_only and leak.cue == "words")]
 
     def evaluate(self, number: int) -> dict[str, float]:
         """Score answers to held-out prompts; meaningless, and so left out, for a judge that moves."""
