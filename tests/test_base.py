@@ -57,6 +57,40 @@ def test_a_base_in_sixteen_bits_remembers_what_it_has_read(base):
     assert past_of(kept, 8) is Past.PADDED
 
 
+@pytest.mark.parametrize("reads", ["mean", "ratio"])
+def test_a_base_that_the_adapters_hang_on_is_not_loaded_again(tmp_path, reads, monkeypatch):
+    settings = {**LONG, "adapter": "lora", "rank": 2, "judge_reads": reads}
+    tuned = quick("sft", tmp_path / "sft", settings={"adapter": "lora", "rank": 2, "lr": 1e-2, "steps": 8})
+    own, elsewhere = world() / "model", shutil.copytree(world() / "model", tmp_path / "elsewhere")
+    loaded = quick("rlgaf", tmp_path / "loaded", model=tuned, base=str(elsewhere), settings=settings)
+    monkeypatch.setattr("sparring.loops.load.frozen_model", None)
+    found = quick("rlgaf", tmp_path / "run", model=tuned, base=str(own), settings=settings)
+    assert [list(row) for row in rows(found)] == [list(row) for row in rows(loaded)]
+    for row, other in zip(rows(found), rows(loaded), strict=True):
+        assert row == pytest.approx(other, rel=1e-3, abs=1e-4, nan_ok=True)
+    assert rows(found)[0]["entropy"] != pytest.approx(rows(found)[6]["entropy"]), "the base is not the tuned policy"
+    if reads == "ratio":
+        monkeypatch.undo()
+        said = [json.loads((run / "judge" / "ratio.json").read_text()) for run in (found, loaded)]
+        assert [s.pop("against") for s in said] == [str(own.resolve()), str(elsewhere)]
+        assert said[0] == pytest.approx(said[1], rel=1e-3)
+
+
+def test_what_is_not_loaded_again_is_not_planned_for(tmp_path):
+    tuned = str(quick("sft", tmp_path / "sft", settings={"adapter": "lora", "rank": 2}))
+    given = {"adapter": "lora", "rank": 2, "judge_warmup": 5}
+
+    def planned(base, **settings):
+        job = make_job("rlgaf", model=tuned, data=str(world() / "texts.jsonl"), run=tmp_path, base=base,
+                       settings=ONLINE | given | settings)  # fmt: skip
+        return plan(job, from_config=True)
+
+    own, elsewhere = str(world() / "model"), str(shutil.copytree(world() / "model", tmp_path / "elsewhere"))
+    assert "warm-up of the judge" not in planned(own).moments and "warm-up of the judge" in planned(elsewhere).moments
+    assert "judge" not in planned(own, judge_reads="ratio").standing
+    assert planned(elsewhere, judge_reads="ratio").standing["judge"] > 0
+
+
 def test_the_base_answers_as_many_prompts_as_a_round_has_responses():
     own = Network(trunk=load_trunk(str(world() / "model")))
     settings = OnlineSettings(batch=3, K=2, max_tokens=4)

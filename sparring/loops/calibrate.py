@@ -25,7 +25,7 @@ from sparring.loops.begin import beginning
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.collect import collect
 from sparring.loops.job import Job
-from sparring.loops.load import Data, load_model
+from sparring.loops.load import Data, base_lies_below, load_model
 from sparring.loops.offline import Loop
 from sparring.loops.online import Online
 from sparring.loops.order import Order
@@ -79,7 +79,7 @@ def calibrate(job: Job, machine: Machine, data: Data, work: Work) -> Trial:
             load()
         found, length = _online(build_online(job, trunk, data, machine), work)
         found |= first
-        if job.opponent is not None:
+        if job.opponent is not None and not base_lies_below(job):
             found["warm-up"] = found["warm-up"].plus(loading)
     elif job.selection is not None:
         found = _selection(job, data, machine, work, trunk, loading)

@@ -29,11 +29,13 @@ from sparring.feedback.rule import Rule, as_rule, load_rule
 from sparring.feedback.saved import load_saved
 from sparring.feedback.similarity import Similarity
 from sparring.loops.job import DEMONSTRATION, Job
+from sparring.models import folders
 from sparring.models.backbone import load_tokenizer, load_trunk
+from sparring.models.folders import whole_path
 from sparring.models.machine import Machine
 from sparring.models.roles import Network, frozen_start, new_ratio, new_scorer
 from sparring.models.scorers import frozen_model
-from sparring.models.trunk import Trunk
+from sparring.models.trunk import BARE, Trunk
 from sparring.models.update import Updater, fitting_rate
 
 # A scorer's body is pre-trained, and a head that reads the mean state starts from zero. With one rate for both, 400
@@ -154,9 +156,18 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
     )  # fmt: skip
 
 
+def base_lies_below(job: Job) -> bool:
+    """Whether the policy's adapters hang on the base itself, which then needs no weights of its own."""
+    if job.base is None or job.model_settings.adapter == "none":
+        return False
+    return whole_path(folders.resolve(job.base)) == whole_path(folders.base_of(folders.resolve(job.model))[0])
+
+
 def base_of(job: Job, trunk: Trunk) -> Callable[[], Network]:
-    """Check now that the base reads the policy's words, and load it when it is called."""
+    """Check now that the base reads the policy's words, and load it when it is called, unless it is there already."""
     assert job.base is not None
+    if base_lies_below(job):
+        return lambda: Network(trunk=trunk, adapter=BARE)
     trusts = job.model_settings.trust_remote_code == "yes"
     _check_words(load_tokenizer(job.base, trust_remote_code=trusts), job.base, trunk)
     return partial(frozen_model, job.base, device=str(trunk.device), low=trunk.low, trust_remote_code=trusts)

@@ -18,7 +18,7 @@ from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, call_of
 from sparring.loops.begin import load_with_beginning
 from sparring.loops.calibrate import ONCE, bound, calibrate
 from sparring.loops.job import Job
-from sparring.loops.load import Data
+from sparring.loops.load import Data, base_lies_below
 from sparring.loops.workload import Work, readers, smaller, workload
 from sparring.models import memory
 from sparring.models.backbone import blank_model, load_tokenizer
@@ -147,7 +147,7 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
             - (memory.moments(own) if job.selection else 0)
             + memory.sampling(size, rows=prompts * K, prompts=prompts, prompt=s.prompt, longest=s.response)
         )
-    if job.opponent is not None:  # which is dropped after the warm-up
+    if job.opponent is not None and not base_lies_below(job):  # it is dropped after the warm-up
         busiest = max(moments[name] for name in ("update of the judge", "sampling") if name in moments)
         moments["warm-up of the judge"] = _held(job.opponent, size) + busiest
     keeps_best = job.offline is not None and job.offline.keep_best != "last" and job.has_held_out
@@ -165,7 +165,7 @@ def _asked(job: Job) -> list[str]:
 def _fixed_judges(job: Job, size: Size) -> int:
     """Bytes of the judges that are models and do not learn, and of the model that one is held against."""
     total = 0
-    if job.compares and job.base is not None:
+    if job.compares and job.base is not None and not base_lies_below(job):
         total += _held(job.base, size)
     for name in readers(job):
         if name == SIMILARITY:

@@ -15,7 +15,7 @@ from sparring.models.trunk import POLICY, Trunk
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """One role of a run: a trunk, which of its adapters speaks (None: none), and a scalar head if it scores.
+    """One role of a run: a trunk, which of its adapters speaks (None: its start), and a scalar head if it scores.
 
     A scoring role `reads` the state after the last token, or the mean of the states after every token of the
     response. The mean cannot look at how a text ends, and learns from far fewer examples (docs/log.md). One that is

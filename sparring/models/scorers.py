@@ -23,7 +23,7 @@ from sparring.models.folders import check_folder, resolve, whole_path
 from sparring.models.forward import probe
 from sparring.models.heads import RatioHead
 from sparring.models.roles import Network
-from sparring.models.trunk import Trunk, narrow
+from sparring.models.trunk import BARE, Trunk, narrow
 
 READS = "sparring_reads"
 LEVEL = "score.json"
@@ -46,7 +46,8 @@ def save_scorer(network: Network, folder: Path) -> None:
         assert network.against is not None
         lm.save_pretrained(folder)
         trunk.tokenizer.save_pretrained(folder)
-        said = {"against": whole_path(network.against.trunk.source)} | head.state()
+        other = network.against.trunk
+        said = {"against": other.base if network.against.adapter == BARE else whole_path(other.source)} | head.state()
         (folder / RATIO).write_text(json.dumps(said, indent=1) + "\n")
         return
     scorer = blank_classifier(trunk)

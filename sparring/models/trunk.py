@@ -21,6 +21,7 @@ from sparring.models.lora import hasten
 
 POLICY = "default"  # peft writes the adapter of this name into the folder itself, where others look for it
 START = "start"  # the finished adapter that a run began from
+BARE = ""  # no adapter, not even that one: the model that all of them hang on
 
 
 @dataclass(kw_only=True, eq=False)
@@ -95,7 +96,7 @@ class Trunk:
         """The weights that training a role may change: those of its adapter, or all when there are no adapters."""
         if self.adapter == "none":
             return dict(self.lm.named_parameters())
-        if adapter is None:
+        if adapter is None or adapter == BARE:
             return {}
         return {n: p for n, p in self.peft.named_parameters() if f".{adapter}." in n}
 
@@ -145,11 +146,14 @@ class Trunk:
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
-        """Switch one adapter on; for None, be what the run began from. Without adapters there is nothing to switch."""
+        """Switch one adapter on; for None, be what the run began from, and for BARE what lies below all adapters.
+
+        Without adapters there is nothing to switch.
+        """
         if self.peft is None:
             yield
             return
-        if adapter is None and not self.has_start:
+        if adapter == BARE or (adapter is None and not self.has_start):
             with self.peft.disable_adapter():
                 yield
             self._keep_adapters_trainable()
