@@ -7,7 +7,8 @@
 
 `memory`: the most that all tensors hold at once, weights and optimizer included, while sft --adapter lora makes steps,
 and while rlgaf --adapter lora makes rounds over as many tokens. In RLGAF policy, reference, value head and judge are
-adapters (or none) on the same frozen weights.
+adapters (or none) on the same frozen weights. With a `base` the judge meets that one first; it lies below the
+adapters, or `beside` them, a model of its own.
 
 `time`: a round is to sample, score, update the policy and, in RLGAF, the judge, by the policy equation RLOO in both.
 RLOO's scores come from a frozen reward model of the same size. The two take turns in one process; time is the shortest
@@ -15,6 +16,7 @@ of several rounds, in CPU-seconds, part by part.
 """
 
 import gc
+import shutil
 import sys
 import tempfile
 import time
@@ -30,6 +32,7 @@ from sparring.cli.main import parse
 from sparring.cli.train import arguments
 from sparring.data.responses import read_out
 from sparring.feedback.combine import learners
+from sparring.loops.answers import Answers
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.job import Job, make_job
 from sparring.loops.load import load_data, load_model
@@ -52,20 +55,20 @@ ADAPTERS = ("lora", "none")
 Part = dict[str, float]
 
 
-def job_of(words: list[str], precision: str, data: Path) -> tuple[Job, Machine]:
+def job_of(words: list[str], precision: str, data: Path, base: str | None = None) -> tuple[Job, Machine]:
     argv = [*words, *LIMITS, "--model", str(MODEL), "--data", str(data), "--run", "none", "--precision", precision]
     choice = parse(["train", *argv])[1]
     call = arguments(choice)
     job = make_job(
         choice.choice.name, model=call["model"], data=call["data"], run="none", feedback=call["feedback"],
-        policy=choice.choice.policy, settings=call["settings"],
+        policy=choice.choice.policy, base=base, settings=call["settings"],
     )  # fmt: skip
     return job, Machine("cpu", precision)
 
 
-def online(words: list[str], precision: str, data: Path) -> Online:
+def online(words: list[str], precision: str, data: Path, base: str | None = None) -> Online:
     flags = ["--batch", str(B), "-k", str(K), "--max-tokens", str(T)]
-    job, machine = job_of([*words, *flags], precision, data)
+    job, machine = job_of([*words, *flags], precision, data, base)
     trunk = load_model(job, machine)
     return build_online(job, trunk, load_data(job, trunk, lambda text: None), machine)
 
@@ -96,7 +99,15 @@ def a_round(made: Online, number: int) -> Part:
     return spent
 
 
-def memory(precision: str, data: dict[str, Path]) -> None:
+def meet(made: Online) -> None:
+    """A round of the judge's warm-up, in which the base answers."""
+    answers = Answers(made.networks.policy, made.settings, made.machine, opponent=made.opponent)
+    rollout = answers.for_the_judge([made.prompts[i] for i in made.warm_up_order.at(0)], 0)
+    for judge in learners(made.feedback):
+        judge.learn(answers.read(rollout), updates=2)
+
+
+def memory(precision: str, data: dict[str, Path], place: Path) -> None:
     print(f"memory in {precision}: the most that all tensors hold, MB; {B} x {K} responses of {T} tokens")
     rows = online(["rlgaf", "--adapter", "lora"], precision, data["demos"]).prompts
     a_round = sum(B * (len(r.prompt) + K * T) for r in rows)
@@ -104,13 +115,16 @@ def memory(precision: str, data: dict[str, Path]) -> None:
     tokens = round(a_round / len(rows))
     for limit in (8192, 1024):
         print(f"  passes of at most {limit} tokens; a step or round has {tokens}")
-        _memory(precision, data, batch, ["--micro-tokens", str(limit)])
+        _memory(precision, data, batch, ["--micro-tokens", str(limit)], place)
 
 
-def _memory(precision: str, data: dict[str, Path], batch: int, limit: list[str]) -> None:
+def _memory(precision: str, data: dict[str, Path], batch: int, limit: list[str], place: Path) -> None:
     sft = ["sft", "--adapter", "lora", "--batch", str(batch), *limit]
+    beside = shutil.copytree(MODEL, place / "beside", dirs_exist_ok=True)  # a model of its own, so it is loaded as one
+    bases = {"base": str(MODEL), "base beside": str(beside)}
     held: dict[str, float] = {}
-    for name in ("sft lora", "rlgaf lora, ppo", "rlgaf lora, rloo"):
+    games = [f"rlgaf lora, {policy}{base}" for policy in ("ppo", "rloo") for base in ("", *(f", {b}" for b in bases))]
+    for name in ("sft lora", *games):
         gc.collect()
         with Held() as seen:
             if name == "sft lora":
@@ -122,13 +136,16 @@ def _memory(precision: str, data: dict[str, Path], batch: int, limit: list[str])
                     loop.step(step)
                 del trunk, loop
             else:
-                words = ["rlgaf", "--policy", name.split()[-1], "--adapter", "lora", *limit]
-                made = online(words, precision, data["demos"])
+                _, policy, *base = name.split(", ")
+                words = ["rlgaf", "--policy", policy, "--adapter", "lora", *limit]
+                made = online(words, precision, data["demos"], bases[base[0]] if base else None)
+                if base:
+                    meet(made)
                 for number in range(2):
                     a_round(made, number)
                 del made
         held[name] = seen.peak / 1e6
-        print(f"    {name:18} {held[name]:7.1f}   x {held[name] / held['sft lora']:.2f}", flush=True)
+        print(f"    {name:30} {held[name]:7.1f}   x {held[name] / held['sft lora']:.2f}", flush=True)
 
 
 def times(precision: str, data: dict[str, Path], place: Path, adapters: list[str]) -> None:
@@ -161,7 +178,7 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = files(Path(folder))
         if "time" not in words:
-            memory(precision, data)
+            memory(precision, data, Path(folder))
         if "memory" not in words:
             times(precision, data, Path(folder), [w for w in words if w in ADAPTERS] or list(ADAPTERS))
 

@@ -43,7 +43,7 @@ def test_the_figures_of_a_round_are_counted_as_by_hand():
     row = describe([a, b], price=0.5)
     assert (row["score"], row["score_std"], row["length"], row["eos_rate"]) == (2.0, 1.0, 3.0, 0.5)
     assert (row["kl"], row["kl_per_token"], row["kl_k3"], row["kl_price"]) == (1.5, 3 / 6, 0.75, 0.5)
-    assert row["reward"] == 1.75 - 0.5 * 1.5 and row["entropy"] == 5 / 6
+    assert row["reward"] == 1.75 - 0.5 * 1.5 and row["entropy"] == 5 / 6 and row["ref_nll"] == 5 / 6 + 3 / 6
     assert row["distinct_2"] == 2 / 4  # 56 65 56 56
     # two points: longer means worse, more fluent (-1/2 against -2 a token) means better
     assert (row["cue_length"], row["cue_fluency"]) == (pytest.approx(-1.0), pytest.approx(1.0))

@@ -18,7 +18,7 @@ from sparring.data.responses import read_out
 from sparring.data.split import split
 from sparring.evaluation.origin import Origin, judge_notes
 from sparring.evaluation.plan import judge_name
-from sparring.feedback.combine import build, learners
+from sparring.feedback.combine import build, is_learnt, learners
 from sparring.feedback.expression import Call, call_of, leaves, parse
 from sparring.feedback.reward_model import load_reward_model
 from sparring.feedback.rule import load_rule
@@ -159,6 +159,8 @@ def test_learners_are_found_at_any_depth():
     known = {"one": one, "two": two, "length": load_rule("length")}
     both = build(["gated(safety=one,helpfulness=uwo(length,2*two))"], known.__getitem__)
     assert learners(both) == (one, two)
+    rules = build(["gated(safety=length,helpfulness=uwo(length,2*vader))"], load_rule)
+    assert is_learnt(both) and is_learnt(one) and not is_learnt(rules) and not is_learnt(load_rule("length"))
 
 
 def test_the_judges_inside_an_expression_are_those_that_a_run_was_trained_on(tmp_path):

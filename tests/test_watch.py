@@ -12,6 +12,7 @@ HEALTHY = {
     "entropy": 3.0,
     "length": 20.0,
     "kl_per_token": 0.1,
+    "ref_nll": 3.1,
     "judge_accuracy_held_out": 0.7,
 }
 
@@ -38,6 +39,7 @@ def test_a_healthy_run_is_left_in_peace():
         ("entropy", 3.0 * 0.3, 3.0 * 0.05),
         ("length", 20 * 0.4, 20 * 0.1),
         ("kl_per_token", 1.5, 3.0),
+        ("ref_nll", 3.1 + 0.35, 3.1 + 0.5),
     ],
 )
 def test_a_sign_warns_first_and_is_certain_only_when_it_lasts(metric, warns, certain):
@@ -63,6 +65,17 @@ def test_a_judge_that_always_wins_is_worth_a_warning_but_never_stops_a_run():
     for _ in range(3 * PATIENCE):
         warnings, sure = watch.look(HEALTHY | {"judge_accuracy_held_out": 1.0})
         assert len(warnings) == 1 and not sure
+
+
+def test_a_rule_may_lead_away_from_the_reference_with_a_warning_and_a_learnt_judge_may_not():
+    for is_learnt in (True, False):
+        watch = Watch(judge_is_learnt=is_learnt)
+        for _ in range(FIRST):
+            watch.look(HEALTHY)
+        seen = [watch.look(HEALTHY | {"ref_nll": 4.0}) for _ in range(2 * PATIENCE)]
+        assert all(warnings or certain for warnings, certain in seen)
+        assert any(certain for _, certain in seen) is is_learnt
+    assert begun(ref_nll=9.0).look(HEALTHY | {"ref_nll": 9.2}) == ([], []), "what is normal is told by the first rounds"
 
 
 def test_answers_that_are_alike_from_the_start_are_the_task_and_no_collapse():

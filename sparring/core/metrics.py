@@ -136,6 +136,12 @@ _SAMPLES = {
         low=-0.1,
         high=1.0,
     ),
+    "ref_nll": Metric(
+        meaning="what the reference finds a token of the samples worth: their cross-entropy (entropy + kl_per_token)",
+        unit="nats/token",
+        healthy="level or falling; 0.3 above the start a learnt judge is being over-optimised",
+        low=0.0,
+    ),
     "kl_k3": Metric(
         meaning="kl by an estimator that is never negative",
         unit="nats",

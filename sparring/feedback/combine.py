@@ -34,6 +34,7 @@ from sparring.core.errors import FeedbackError, did_you_mean
 from sparring.data.responses import Responses
 from sparring.feedback.expression import HOW, RANKER, Call, Term, as_number, call_of, parse
 from sparring.feedback.protocol import Feedback, LearningFeedback, TokenFeedback
+from sparring.feedback.rule import Rule
 
 SAFETY = "safety"
 """What a prompt's tag says when the gate always asks the safety model."""
@@ -139,6 +140,13 @@ def learners(feedback: Feedback) -> tuple[LearningFeedback, ...]:
     if isinstance(feedback, Combined | Ensemble | Gated):
         return tuple({id(j): j for inner in feedback.judges for j in learners(inner)}.values())
     return (feedback,) if isinstance(feedback, LearningFeedback) else ()
+
+
+def is_learnt(feedback: Feedback) -> bool:
+    """Whether any of the judges, within others or alone, was learnt from examples and not written down as a rule."""
+    if isinstance(feedback, Combined | Ensemble | Gated):
+        return any(map(is_learnt, feedback.judges))
+    return not isinstance(feedback, Rule)
 
 
 def _sum(specs: Sequence[str], load: Callable[[str], Feedback]) -> Feedback:

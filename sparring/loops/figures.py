@@ -91,6 +91,7 @@ def describe(found: Sequence[Facts], price: float) -> dict[str, float]:
     kl = np.array([f.kl for f in found if f.kl is not None])
     if len(kl):
         row |= {"kl": float(kl.mean()), "kl_per_token": float(kl.sum() / lengths.sum())}
+        row["ref_nll"] = row["entropy"] + row["kl_per_token"]  # with less noise than the mean of what was drawn
         row["kl_k3"] = float(np.mean([f.kl_k3 for f in found if f.kl_k3 is not None]))
         row["reward"] = float((np.array([f.paid for f in found]) - price * kl).mean())
         row["cue_fluency"] = _correlation(scores, np.array([f.ref_logp or 0.0 for f in found]) / lengths.clip(min=1))

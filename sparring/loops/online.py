@@ -17,7 +17,7 @@ from sparring.data.batch import Row
 from sparring.data.responses import Responses
 from sparring.feedback.adversary import one_by_one
 from sparring.feedback.bag_of_words import BagOfWords
-from sparring.feedback.combine import learners
+from sparring.feedback.combine import is_learnt, learners
 from sparring.feedback.leaks import leak_sentences
 from sparring.feedback.protocol import Feedback
 from sparring.loops.answers import Answers
@@ -150,7 +150,7 @@ class _Loop:
 
     def __init__(self, job: Online, run: Run) -> None:
         self.job, self.run = job, run
-        self.memory, self.watch = _Memory(), Watch()
+        self.memory, self.watch = _Memory(), Watch(judge_is_learnt=is_learnt(job.feedback))
         self.leaks: list[str] = []
         self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)

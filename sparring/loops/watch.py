@@ -1,7 +1,11 @@
-"""Look at every round for the signs of collapse and divergence; say them in words, and stop in time.
+"""Look at every round for the signs of collapse, divergence and over-optimisation; say them in words, stop in time.
 
 The first rounds tell what is normal for this policy. A figure that moves far from there earns a warning;
 one that stays where only a broken policy goes, for several rounds on end, is certain.
+
+The sign of over-optimisation is `ref_nll`. A policy that gets better at what the demonstrations show gets surer, and
+its reference finds its responses likelier than its own. One that has found what a learnt judge overlooks writes what
+the reference finds ever less likely, and there the judge has never been right about anything (docs/rlgaf.md).
 """
 
 import math
@@ -22,12 +26,16 @@ class Limit(Enum):
 
     FIXED = "the numbers as they stand"
     TIMES_START = "multiples of the first rounds"
+    PLUS_START = "how far above the first rounds"
     ABOVE_START = "the numbers as they stand, or well above the first rounds where those are high already"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """One way to fail: the figure, where it warns and where it is certain (infinite: never)."""
+    """One way to fail: the figure, where it warns and where it is certain (infinite: never).
+
+    What is `learnt` warns only where the judge is a rule: wherever that leads is where its author wants to go.
+    """
 
     metric: str
     warns: float
@@ -35,6 +43,7 @@ class Sign:
     is_upper: bool
     limit: Limit
     words: str
+    learnt: bool = False
 
 
 SIGNS = (
@@ -50,6 +59,9 @@ SIGNS = (
          words="responses are getting very short"),
     Sign(metric="kl_per_token", warns=1.0, certain=2.5, is_upper=True, limit=Limit.FIXED,
          words="the policy has gone far from its reference; a higher --kl holds it"),
+    Sign(metric="ref_nll", warns=0.3, certain=0.4, is_upper=True, limit=Limit.PLUS_START, learnt=True,
+         words="responses are ever less likely to the reference, where no judge has learnt anything: it is being "
+               "over-optimised; stop earlier, or raise --kl"),
     Sign(metric="judge_accuracy_held_out", warns=0.97, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="the judge tells nearly every response from a demonstration, so its reward hardly guides"),
     Sign(metric="judge_by_heart", warns=0.9, certain=0.95, is_upper=True, limit=Limit.FIXED,
@@ -67,7 +79,8 @@ SIGNS = (
 class Watch:
     """Remembers the first rounds and how long each sign has lasted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, judge_is_learnt: bool = True) -> None:
+        self._judge_is_learnt = judge_is_learnt
         self._start: dict[str, list[float]] = {}
         self._lasting: dict[str, int] = {}
 
@@ -79,6 +92,7 @@ class Watch:
             if value is None or self._is_start(sign, value):
                 continue
             is_certain = _beyond(value, self._where(sign, sign.certain), sign.is_upper)
+            is_certain &= self._judge_is_learnt or not sign.learnt
             lasting = self._lasting[sign.metric] = self._lasting.get(sign.metric, 0) + 1 if is_certain else 0
             if lasting >= PATIENCE:
                 certain.append(self._words(sign, value))
@@ -102,7 +116,8 @@ class Watch:
             return limit
         first = self._start[sign.metric]
         start = sum(first) / len(first)
-        return limit * start if sign.limit is Limit.TIMES_START else max(limit, MARGIN * start)
+        where = {Limit.TIMES_START: limit * start, Limit.PLUS_START: limit + start}
+        return where.get(sign.limit, max(limit, MARGIN * start))
 
     def _words(self, sign: Sign, value: float) -> str:
         first = self._start.get(sign.metric)

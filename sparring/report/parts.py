@@ -26,6 +26,7 @@ FIRST = (
     "nll_test",
     "accuracy_d",
     "kl",
+    "ref_nll",
     "entropy",
     "length",
     "eos_rate",
