@@ -240,6 +240,24 @@ def test_rlgaf_with_ppo_ends_at_the_same_places(kl, end):
     assert policy.tolist() == pytest.approx(end, abs=1e-3)
 
 
+# A share a of the score is what the judge said of whoever answered in its warm-up, here START.
+ANCHORED = {
+    (0.5, 0.0): [0.849057, 0.141509, 0.009434],  # DATA^2 / START, normalised
+    (0.5, 0.5): [0.6, 0.3, 0.1],  # what the price pulls back, the anchor pushes on
+    (0.25, 0.5): [0.523745, 0.326222, 0.150033],  # (DATA START^0.25)^0.8, normalised
+}
+
+
+@pytest.mark.parametrize(("share", "kl"), ANCHORED)
+@pytest.mark.parametrize(("name", "K"), [("reinforce", 1), ("rloo", 2)])
+def test_with_an_anchor_the_adversarial_pair_ends_where_its_formula_says(name, K, share, kl):
+    def anchored(probs):
+        return (1 - share) * (DATA / probs).log() + share * (DATA / START).log()
+
+    policy, _ = climb(get(name)(kl=kl), anchored, rates=[2.0] * 200, K=K, ref=START)
+    assert policy.tolist() == pytest.approx(ANCHORED[share, kl], abs=2e-3)
+
+
 class Learner:
     """A judge that learns from samples: 256 demonstrations and as many of the policy's answers in each of 4 updates."""
 

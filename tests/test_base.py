@@ -63,7 +63,7 @@ def test_a_base_that_the_adapters_hang_on_is_not_loaded_again(tmp_path, reads, m
     tuned = quick("sft", tmp_path / "sft", settings={"adapter": "lora", "rank": 2, "lr": 1e-2, "steps": 8})
     own, elsewhere = world() / "model", shutil.copytree(world() / "model", tmp_path / "elsewhere")
     loaded = quick("rlgaf", tmp_path / "loaded", model=tuned, base=str(elsewhere), settings=settings)
-    monkeypatch.setattr("sparring.loops.load.frozen_model", None)
+    monkeypatch.setattr("sparring.loops.judges.frozen_model", None)
     found = quick("rlgaf", tmp_path / "run", model=tuned, base=str(own), settings=settings)
     assert [list(row) for row in rows(found)] == [list(row) for row in rows(loaded)]
     for row, other in zip(rows(found), rows(loaded), strict=True):

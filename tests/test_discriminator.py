@@ -13,7 +13,7 @@ from sparring.feedback.discriminator import BUFFER, Discriminator
 from sparring.feedback.judge_loss import judge_loss, standing
 from sparring.feedback.protocol import LearningFeedback
 from sparring.feedback.recent import Recent
-from sparring.loops.load import _keep_from_judge
+from sparring.loops.judges import _keep_from_judge
 from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 from sparring.models.backbone import tiny_model
 from sparring.models.roles import new_scorer

@@ -19,7 +19,8 @@ from sparring.feedback.discriminator import Discriminator
 from sparring.loops import calibrate
 from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.job import Job, make_job
-from sparring.loops.load import Data, make_discriminator
+from sparring.loops.judges import make_discriminator
+from sparring.loops.load import Data
 from sparring.loops.plan import plan
 from sparring.loops.timing import Cost
 from sparring.loops.workload import rehearsed, workload

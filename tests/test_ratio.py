@@ -16,7 +16,8 @@ from sparring.feedback.judge_loss import judge_loss
 from sparring.feedback.level import centre
 from sparring.feedback.reward_model import score_texts as score_rows
 from sparring.loops.job import make_job
-from sparring.loops.load import Data, load_model, make_discriminator
+from sparring.loops.judges import make_discriminator
+from sparring.loops.load import Data, load_model
 from sparring.loops.plan import plan
 from sparring.loops.settings import DiscriminatorSettings, JudgeSettings
 from sparring.models.backbone import tiny_model

@@ -12,9 +12,10 @@ from sparring.feedback.discriminator import Discriminator
 from sparring.feedback.protocol import Feedback
 from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.job import Job
+from sparring.loops.judges import base_of, head_rate, load_feedback
 from sparring.loops.lag import Lagged
 from sparring.loops.learner import total_updates
-from sparring.loops.load import Data, base_of, head_rate, load_feedback, trainable
+from sparring.loops.load import Data, trainable
 from sparring.loops.offline import Offline, total_steps
 from sparring.loops.online import Online
 from sparring.loops.order import Order
@@ -25,6 +26,7 @@ from sparring.models.reference import StoredReference, cache_folder, store_refer
 from sparring.models.roles import Network, Networks, new_critic, new_masker, new_policy, new_reference, new_scorer
 from sparring.models.signals import asks_for_reference
 from sparring.models.trunk import Trunk
+from sparring.models.twin import Twin
 from sparring.models.update import Updater, fitting_rate
 from sparring.rollout.nucleus import Masker
 from sparring.rollout.relaxed import Relaxation, differentiable_past
@@ -117,7 +119,7 @@ def _lagged(job: Job, policy: Network) -> Lagged | None:
         return None
     network = new_masker(policy, derive(job.seed, "masker"))
     masker = Masker(network=network, share=job.nucleus.nucleus, least=job.nucleus.nucleus_least)
-    return Lagged(policy=policy, masker=masker, every=job.nucleus.nucleus_every)
+    return Lagged(twin=Twin(original=policy, copy=network), masker=masker, every=job.nucleus.nucleus_every)
 
 
 def _rehearse(job: Job, K: int) -> None:

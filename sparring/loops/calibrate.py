@@ -25,7 +25,8 @@ from sparring.loops.begin import beginning
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.collect import collect
 from sparring.loops.job import Job
-from sparring.loops.load import Data, base_lies_below, load_model
+from sparring.loops.judges import base_lies_below
+from sparring.loops.load import Data, load_model
 from sparring.loops.offline import Loop
 from sparring.loops.online import Online
 from sparring.loops.order import Order

@@ -18,8 +18,9 @@ from sparring.data.write import as_prompt, from_prompt
 from sparring.feedback.protocol import Feedback
 from sparring.loops.figures import Facts, describe, facts
 from sparring.loops.job import Job
+from sparring.loops.judges import load_feedback
 from sparring.loops.learner import in_parts
-from sparring.loops.load import Data, load_feedback, load_model
+from sparring.loops.load import Data, load_model
 from sparring.loops.order import Order
 from sparring.loops.progress import Progress
 from sparring.loops.settings import SelectionSettings

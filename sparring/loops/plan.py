@@ -18,7 +18,8 @@ from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, call_of
 from sparring.loops.begin import load_with_beginning
 from sparring.loops.calibrate import ONCE, bound, calibrate
 from sparring.loops.job import Job
-from sparring.loops.load import Data, base_lies_below
+from sparring.loops.judges import base_lies_below
+from sparring.loops.load import Data
 from sparring.loops.workload import Work, readers, smaller, workload
 from sparring.models import memory
 from sparring.models.backbone import blank_model, load_tokenizer
@@ -112,6 +113,7 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     is_judged = DISCRIMINATOR in readers(job)
     has_critic = "values" in asked
     trained = size.adapter or (size.body if job.trains_scorer else size.numbers)
+    anchored = job.discriminator is not None and job.discriminator.judge_anchor > 0
     masks = job.nucleus is not None and job.nucleus.nucleus < 1
     own = trained + size.adapter * has_critic + size.width * (has_critic or job.trains_scorer)
     compares = job.compares  # the judge is a language model, head and all
@@ -120,10 +122,11 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     has_reference = is_read and not (job.offline and job.offline.reference == "stored")
     standing = {
         "weights": float(size.held),
-        "adapters and heads": float(memory.adapters(size, 1 + has_critic + is_judged + masks)
-                                    + memory.NUMBER * (own - trained + size.width * is_judged)),
+        "adapters and heads": float(memory.adapters(size, 1 + has_critic + is_judged + anchored + masks)
+                                    + memory.NUMBER * (own - trained + size.width * (is_judged + anchored))),
         "reference": float(memory.frozen(size, int(has_reference))),
         "judge": float(memory.copies(size, int(is_judged)) + _fixed_judges(job, size)),
+        "anchor of the judge": float(memory.frozen(size, int(anchored))),
         "copy that masks": float(memory.frozen(size, int(masks))),
         "optimizer of the policy": float(memory.moments(own)),
         "optimizer of the judge": float(memory.moments(judged)),

@@ -241,6 +241,7 @@ class DiscriminatorSettings:
         "all tokens, the last, or how much likelier it finds them than --base",
         choices=("mean", "last", "ratio"),
     )
+    judge_anchor: float = knob(0.0, "share of the score that is the judge's as its warm-up left it", within=(0, 1))
     judge_held_out: float = knob(0.2, "share of the demonstrations that the judge never learns from", within=(0, 0.9))
 
 

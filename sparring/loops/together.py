@@ -68,6 +68,10 @@ def _judge_problem(job: "Job") -> str:
         return (
             "judge_sees pair reads two responses as one text, and judge_reads ratio finds single ones likelier or not"
         )
+    if judge.judge_anchor and (job.compares or judge.judge_sees != "one"):
+        return "judge_anchor keeps a judge that scores single responses by its states; leave it at 0"
+    if judge.judge_anchor and job.judge is not None and not job.judge.judge_warmup:
+        return "judge_anchor keeps what the judge's warm-up taught it, and judge_warmup is 0; raise it"
     return misfit(judge.judge_loss, judge.judge_sees, job.judge.reward if job.judge else "logit")
 
 
@@ -81,6 +85,8 @@ def _relaxed_problem(job: "Job") -> str:
         return "it differentiates through the states of its judge, and judge_reads ratio reads none; leave it at mean"
     if job.discriminator is not None and job.discriminator.judge_sees != "one":
         return "it differentiates through single responses; leave judge_sees at one"
+    if job.discriminator is not None and job.discriminator.judge_anchor:
+        return "it differentiates through the judge of the moment; leave judge_anchor at 0"
     if reward.scores != "given" or reward.unfinished:
         return "scores are not what it learns from, so leave scores and unfinished as they are"
     if nucleus.nucleus != 1:

@@ -9,7 +9,8 @@ from sparring.loops import offline, online
 from sparring.loops.begin import WARM_UP, fine_tuning
 from sparring.loops.build import build_offline, build_online
 from sparring.loops.job import Job, make_job
-from sparring.loops.load import Data, load_data, load_feedback, load_model
+from sparring.loops.judges import load_feedback
+from sparring.loops.load import Data, load_data, load_model
 from sparring.loops.progress import Progress, note
 from sparring.loops.record import (
     check_contents,

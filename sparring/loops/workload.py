@@ -141,6 +141,8 @@ def _online(job: Job, data: Data, length: float) -> Work:
         one = pass_of_judge(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * judge.judge_batch / (one.responses / 2)
+        if judge.judge_anchor:
+            read += scored
         if judge.judge_sees == "pair":
             # Each response is read in both orders; those to a prompt share it only where the demonstration comes first.
             beside = 2 * prompt + sum(len(r.responses[0]) for r in data.train) / len(data.train)

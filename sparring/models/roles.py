@@ -1,5 +1,6 @@
 """The roles of a run: a trunk, the adapter that is switched on for it, and perhaps a scalar head."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +117,15 @@ def new_scorer(trunk: Trunk, name: str, seed: int, *, copies: bool = True, reads
     own = trunk.copy() if copies else trunk
     own.body.requires_grad_(True)
     return Network(trunk=own, head=head, reads=reads)
+
+
+def new_anchor(scorer: Network, seed: int) -> Network:
+    """Make a role that can be what a scorer was: an adapter of its own or a frozen copy, with a head of its own."""
+    head = copy.deepcopy(scorer.head)
+    if scorer.adapter is None:
+        return Network(trunk=scorer.trunk.frozen_copy(), head=head, reads=scorer.reads)
+    scorer.trunk.add_adapter("anchor", seed)
+    return Network(trunk=scorer.trunk, adapter="anchor", head=head, reads=scorer.reads)
 
 
 def new_ratio(trunk: Trunk, name: str, seed: int, against: Network, length: float) -> Network:
