@@ -139,7 +139,7 @@ _SAMPLES = {
     "ref_nll": Metric(
         meaning="what the reference finds a token of the samples worth: their cross-entropy (entropy + kl_per_token)",
         unit="nats/token",
-        healthy="level or falling; 0.3 above the start a learnt judge is being over-optimised",
+        healthy="level or falling; 0.3 above its lowest a learnt judge is being over-optimised",
         low=0.0,
     ),
     "kl_k3": Metric(

@@ -4,7 +4,7 @@ The first rounds tell what is normal for this policy. A figure that moves far fr
 one that stays where only a broken policy goes, for several rounds on end, is certain.
 
 The sign of over-optimisation is `ref_nll`. A policy that gets better at what the demonstrations show gets surer, and
-its reference finds its responses likelier than its own. One that has found what a learnt judge overlooks writes what
+its reference finds its responses likelier than before. One that has found what a learnt judge overlooks writes what
 the reference finds ever less likely, and there the judge has never been right about anything (docs/rlgaf.md).
 """
 
@@ -26,7 +26,7 @@ class Limit(Enum):
 
     FIXED = "the numbers as they stand"
     TIMES_START = "multiples of the first rounds"
-    PLUS_START = "how far above the first rounds"
+    ABOVE_LOWEST = "how far above the lowest mean of so many rounds on end as tell what is normal"
     ABOVE_START = "the numbers as they stand, or well above the first rounds where those are high already"
 
 
@@ -59,7 +59,7 @@ SIGNS = (
          words="responses are getting very short"),
     Sign(metric="kl_per_token", warns=1.0, certain=2.5, is_upper=True, limit=Limit.FIXED,
          words="the policy has gone far from its reference; a higher --kl holds it"),
-    Sign(metric="ref_nll", warns=0.3, certain=0.4, is_upper=True, limit=Limit.PLUS_START, learnt=True,
+    Sign(metric="ref_nll", warns=0.3, certain=0.5, is_upper=True, limit=Limit.ABOVE_LOWEST, learnt=True,
          words="responses are ever less likely to the reference, where no judge has learnt anything: it is being "
                "over-optimised; stop earlier, or raise --kl"),
     Sign(metric="judge_accuracy_held_out", warns=0.97, certain=math.inf, is_upper=True, limit=Limit.FIXED,
@@ -77,11 +77,13 @@ SIGNS = (
 
 
 class Watch:
-    """Remembers the first rounds and how long each sign has lasted."""
+    """Remembers the first rounds, the lowest ones, and how long each sign has lasted."""
 
     def __init__(self, *, judge_is_learnt: bool = True) -> None:
         self._judge_is_learnt = judge_is_learnt
         self._start: dict[str, list[float]] = {}
+        self._last: dict[str, list[float]] = {}
+        self._lowest: dict[str, float] = {}
         self._lasting: dict[str, int] = {}
 
     def look(self, figures: Mapping[str, float]) -> tuple[list[str], list[str]]:
@@ -98,6 +100,7 @@ class Watch:
                 certain.append(self._words(sign, value))
             elif _beyond(value, self._where(sign, sign.warns), sign.is_upper):
                 warnings.append(self._words(sign, value))
+            self._remember(sign, value)
         return warnings, certain
 
     def _is_start(self, sign: Sign, value: float) -> bool:
@@ -108,7 +111,17 @@ class Watch:
         if len(first) == FIRST:
             return False
         first.append(value)
+        self._remember(sign, value)
         return True
+
+    def _remember(self, sign: Sign, value: float) -> None:
+        """Take note of the lowest rounds, if the sign is measured by them."""
+        if sign.limit is not Limit.ABOVE_LOWEST:
+            return
+        last = self._last[sign.metric] = [*self._last.get(sign.metric, []), value][-FIRST:]
+        if len(last) == FIRST:
+            mean = sum(last) / FIRST
+            self._lowest[sign.metric] = min(mean, self._lowest.get(sign.metric, mean))
 
     def _where(self, sign: Sign, limit: float) -> float:
         """Where a limit lies for this policy."""
@@ -116,8 +129,9 @@ class Watch:
             return limit
         first = self._start[sign.metric]
         start = sum(first) / len(first)
-        where = {Limit.TIMES_START: limit * start, Limit.PLUS_START: limit + start}
-        return where.get(sign.limit, max(limit, MARGIN * start))
+        if sign.limit is Limit.ABOVE_LOWEST:
+            return limit + self._lowest[sign.metric]
+        return limit * start if sign.limit is Limit.TIMES_START else max(limit, MARGIN * start)
 
     def _words(self, sign: Sign, value: float) -> str:
         first = self._start.get(sign.metric)
@@ -126,12 +140,15 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """Return what was seen so far."""
-        return {"start": {n: list(x) for n, x in self._start.items()}, "lasting": dict(self._lasting)}
+        lists = {"start": self._start, "last": self._last}
+        kept = {name: {n: list(x) for n, x in found.items()} for name, found in lists.items()}
+        return kept | {"lowest": dict(self._lowest), "lasting": dict(self._lasting)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` returned."""
         self._start = {n: list(x) for n, x in state["start"].items()}
-        self._lasting = dict(state["lasting"])
+        self._last = {n: list(x) for n, x in state["last"].items()}
+        self._lowest, self._lasting = dict(state["lowest"]), dict(state["lasting"])
 
 
 def distinct(texts: Sequence[Sequence[int] | Sequence[str]], n: int) -> float:
