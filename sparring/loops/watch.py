@@ -134,9 +134,10 @@ class Watch:
         return limit * start if sign.limit is Limit.TIMES_START else max(limit, MARGIN * start)
 
     def _words(self, sign: Sign, value: float) -> str:
-        first = self._start.get(sign.metric)
-        start = f", {sum(first) / len(first):.3g} at the start" if first else ""
-        return f"{sign.words} ({sign.metric} is {value:.3g}{start})"
+        first, lowest = self._start.get(sign.metric), self._lowest.get(sign.metric)
+        before = f", {sum(first) / len(first):.3g} at the start" if first else ""
+        before += f" and {lowest:.3g} at its lowest" if lowest is not None else ""
+        return f"{sign.words} ({sign.metric} is {value:.3g}{before})"
 
     def state(self) -> dict[str, Any]:
         """Return what was seen so far."""
