@@ -21,11 +21,15 @@ from sparring.loops.gumbel import RelaxedLearner
 from sparring.loops.job import Job, make_job
 from sparring.loops.judges import make_discriminator
 from sparring.loops.load import Data
+from sparring.loops.passes import narrowed
 from sparring.loops.plan import plan
 from sparring.loops.timing import Cost
 from sparring.loops.workload import rehearsed, workload
+from sparring.models import memory
 from sparring.models.backbone import load_trunk
+from sparring.models.memory import Pass
 from sparring.models.roles import Network
+from sparring.models.size import size_of
 from sparring.rollout.relaxed import Relaxation
 from tests.small import JUDGE, ONLINE, SELECTING, machine, quick, rows, world
 
@@ -86,6 +90,25 @@ def test_what_the_reference_and_the_judge_read_of_a_relaxed_run_is_counted(form,
 def test_a_relaxed_run_holds_the_reference():
     standing = plan(job_of("rlgaf_gumbel", ONLINE | JUDGE | SHORT), from_config=True).standing
     assert standing["reference"] == standing["judge"] == standing["weights"]
+
+
+def test_a_relaxed_update_holds_ten_tables_of_the_vocabulary_and_every_copy_of_its_past():
+    size = size_of(str(world() / "model"), adapter="none", rank=1, precision="fp32")
+    one = Pass(prompts=2, responses=4, prompt=3, response=8, tokens=38, answered=32)
+    tables, past = 10 * 4 * 32 * size.vocabulary, 4 * size.remembered * sum(4 * (3 + t + 0.5) for t in range(8))
+    found = memory.relaxed(size, one, trained=size.numbers)
+    assert found == memory.masks(one) + tables + 2 * size.kept * 38 + past
+    halves = narrowed(one, 3 + 2 * 8)
+    assert halves == Pass(prompts=1, responses=2, prompt=3, response=8, tokens=19, answered=16, of=2)
+    earlier = memory.relaxed(size, halves, trained=size.numbers) - memory.gradients(size.numbers)
+    assert earlier - memory.masks(halves) == (found - memory.masks(one)) / 2
+    assert narrowed(one, 1) == halves and narrowed(one, 10**6) == one
+
+    def update(form):
+        return plan(job_of("rlgaf_gumbel", ONLINE | JUDGE | SHORT | {"form": form}), from_config=True).moments["update"]
+
+    ordinary = plan(job_of("rlgaf", ONLINE | JUDGE | SHORT), from_config=True).moments["update"]
+    assert update("soft") == update("straight_through") > ordinary
 
 
 def test_a_reference_that_gives_whole_distributions_reads_and_is_held_like_any_other():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sparring.data.batch import Row
 from sparring.loops.job import Job
@@ -37,6 +38,17 @@ def pass_of_answers(job: Job, rows: Sequence[Row], length: float) -> Pass:
         prompts=n, responses=n * K, prompt=P, response=T, tokens=round(n * (prompts + K * length)),
         answered=round(n * K * length),
         of=math.ceil(mine / n),
+    )  # fmt: skip
+
+
+def narrowed(one: Pass, limit: int) -> Pass:
+    """The same pass over as many of its prompts as have `limit` tokens, one at least."""
+    K = one.responses // one.prompts
+    n = min(max(1, limit // (one.prompt + K * one.response)), one.prompts)
+    share = n / one.prompts
+    return replace(
+        one, prompts=n, responses=n * K, tokens=round(one.tokens * share), answered=round(one.answered * share),
+        of=math.ceil(one.of / share),
     )  # fmt: skip
 
 

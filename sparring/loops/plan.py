@@ -17,9 +17,11 @@ from sparring.data.standin import StandIn
 from sparring.feedback.expression import DISCRIMINATOR, SIMILARITY, call_of
 from sparring.loops.begin import load_with_beginning
 from sparring.loops.calibrate import ONCE, bound, calibrate
+from sparring.loops.gumbel import NUMBERS
 from sparring.loops.job import Job
 from sparring.loops.judges import base_lies_below
 from sparring.loops.load import Data
+from sparring.loops.passes import narrowed
 from sparring.loops.workload import Work, readers, smaller, workload
 from sparring.models import memory
 from sparring.models.backbone import blank_model, load_tokenizer
@@ -136,6 +138,9 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     has_logits = not job.trains_scorer
     aside = memory.gradients(own) if job.mix is not None and job.mix.pretrain_weight else 0
     moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits)}
+    if job.relaxed is not None:
+        part = narrowed(work.update, NUMBERS // size.vocabulary)
+        moments["update"] = aside + memory.relaxed(size, part, trained=own)
     if work.judge is not None:
         moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=compares)
     if is_read or readers(job):
