@@ -33,6 +33,10 @@ how much likelier it finds it than the base does,
 It starts as the policy does, so it knows what fine-tuning changed before it has learnt anything; the end is the same.
 T is the mean length of a demonstration, and the level makes length worth nothing (docs/rlgaf.md).
 
+With --judge-anchor a share a of s is what the judge said when its warm-up ended (feedback/anchored.py): the game keeps
+what the judge knew before it met the policy, and ends at pi ~ ( p_data q^-a pi_ref^b )^(1 / (1 - a + b)), q being
+whoever answered in the warm-up.
+
 Two readings of the paper's IMDB experiment, in which only positive reviews are wanted: (i) positive
 reviews are real and only the policy's samples are fake; (ii) negative reviews are fakes as well
 (section 3.1 of the paper: the discriminator punishes them). Extra fakes are a setting of the data.
