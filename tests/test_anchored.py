@@ -20,11 +20,7 @@ SHARE = 0.25
 
 def anchored(**changed):
     plain = judge(**changed)
-    twin = Twin(original=plain.network, copy=new_anchor(plain.network, 0))
-    return AnchoredDiscriminator(
-        plain.network, plain.updater, plain.data, plain.settings, plain.terms, seed=0, micro_tokens=8192,
-        anchor=twin, share=SHARE,
-    )  # fmt: skip
+    return AnchoredDiscriminator(plain, Twin(original=plain.network, copy=new_anchor(plain.network, 0)), SHARE)
 
 
 def test_until_the_warm_up_ends_it_is_the_plain_judge_and_then_a_mean_of_now_and_then():

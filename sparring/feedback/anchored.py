@@ -27,9 +27,12 @@ from sparring.models.twin import Twin
 class AnchoredDiscriminator(Discriminator):
     """A discriminator whose scores are partly those of its own past, which follows it until its warm-up ends."""
 
-    def __init__(self, *given: Any, anchor: Twin, share: float, **named: Any) -> None:
-        """Take what a discriminator takes, a twin of its network, and the twin's `share` of the score."""
-        super().__init__(*given, **named)
+    def __init__(self, plain: Discriminator, anchor: Twin, share: float) -> None:
+        """Take the place of a plain discriminator; `anchor` is a twin of its network, `share` its part of the score."""
+        super().__init__(
+            plain.network, plain.updater, plain.data, plain.settings, plain.terms,
+            seed=plain.seed, micro_tokens=plain.micro_tokens,
+        )  # fmt: skip
         self.anchor, self.share = anchor, share
 
     def logits(self, responses: Responses) -> Float[Tensor, "B K"]:

@@ -93,13 +93,14 @@ def make_discriminator(job: Job, trunk: Trunk, data: Data, machine: Machine) -> 
         head_rate=head_rate(settings.judge_reads),
     )  # fmt: skip
     known = Demonstrations(real=real, held_out=kept, unwanted=data.unwanted)
-    make: Any = Discriminator
-    if settings.judge_anchor:
-        anchor = Twin(original=network, copy=new_anchor(network, job.seed))
-        make = partial(AnchoredDiscriminator, anchor=anchor, share=settings.judge_anchor)
-    return make(
-        network, updater, known, settings, job.judge, seed=job.seed, micro_tokens=job.optimizer.micro_tokens,
-    )  # fmt: skip
+    plain = Discriminator(
+        network, updater, known, settings, job.judge, seed=job.seed, micro_tokens=job.optimizer.micro_tokens
+    )
+    if not settings.judge_anchor:
+        return plain
+    return AnchoredDiscriminator(
+        plain, Twin(original=network, copy=new_anchor(network, job.seed)), settings.judge_anchor
+    )
 
 
 def base_lies_below(job: Job) -> bool:

@@ -135,12 +135,7 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     }  # fmt: skip
     if job.trains_scorer:
         standing["optimizer of the scorer"] = standing.pop("optimizer of the policy")
-    has_logits = not job.trains_scorer
-    aside = memory.gradients(own) if job.mix is not None and job.mix.pretrain_weight else 0
-    moments = {"update": aside + memory.update(size, work.update, trained=own, has_logits=has_logits)}
-    if job.relaxed is not None:
-        part = narrowed(work.update, NUMBERS // size.vocabulary)
-        moments["update"] = aside + memory.relaxed(size, part, trained=own)
+    moments = {"update": _update(job, work, size, own)}
     if work.judge is not None:
         moments["update of the judge"] = memory.update(size, work.judge, trained=judged, has_logits=compares)
     if is_read or readers(job):
@@ -162,6 +157,14 @@ def memory_of(job: Job, work: Work, size: Size, *, on_cpu: bool) -> tuple[dict[s
     if keeps_best and on_cpu:  # a checkpoint is read into the machine's memory: the weights and their moments
         moments["best checkpoint"] = float(memory.NUMBER * own + memory.moments(own))
     return {n: v for n, v in standing.items() if v}, moments
+
+
+def _update(job: Job, work: Work, size: Size, trained: int) -> float:
+    """Bytes of the policy's update, or of a scorer's, and of the gradient of other text that is set aside for it."""
+    aside = memory.gradients(trained) if job.mix is not None and job.mix.pretrain_weight else 0
+    if job.relaxed is not None:
+        return aside + memory.relaxed(size, narrowed(work.update, NUMBERS // size.vocabulary), trained=trained)
+    return aside + memory.update(size, work.update, trained=trained, has_logits=not job.trains_scorer)
 
 
 def _asked(job: Job) -> list[str]:

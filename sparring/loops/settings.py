@@ -52,9 +52,7 @@ class DataSettings:
         "what happens to a response that is too long: stop, drop its row, or cut it (no end-of-text)",
         choices=("error", "drop", "cut"),
     )
-    held_out: float = knob(
-        0.1, "share of the prompts kept for evaluation where no --eval-data is given", within=(0, 0.9)
-    )
+    held_out: float = knob(0.1, "share of the prompts kept for evaluation without --eval-data", within=(0, 0.9))
 
 
 @settings

@@ -45,7 +45,7 @@ class PPO:
     value_weight: float = knob(0.1, "weight of the value loss", within=(0, 100))
     value_clip: float = knob(0.2, "how far a value may move in one round before it stops paying", above=0)
     gamma: float = knob(1.0, "discount of later rewards; 1 discounts nothing", within=(0, 1))
-    lam: float = knob(0.95, "how far ahead advantages look: 0 trusts the next value, 1 only rewards", within=(0, 1))
+    lam: float = knob(0.95, "how far advantages look: 0 trusts the next value, 1 only rewards", within=(0, 1))
     whiten: str = knob(
         "advantages",
         "what is brought to standard deviation 1: advantages, rewards (keeping their mean), both",
