@@ -130,19 +130,17 @@ def _online(job: Job, data: Data, length: float) -> Work:
     a_round = settings.batch * prompt + answers * length
     rounds = ((settings.rounds, settings.batch), (rest, asks))  # how many, and the prompts of one
     scored = sum(n * (prompts * prompt + answers * length) for n, prompts in rounds)
-    asked = needs(job.equation.credit) + needs(job.equation.loss)
     # Where tokens are relaxed, the reference reads a round for its figures and once more in the graph of the update.
-    reads = 2 if job.relaxed else len([n for n in FIXED if n in asked])
+    reads = 2 if job.relaxed else len({*FIXED} & {*needs(job.equation.credit), *needs(job.equation.loss)})
     largest = max((pass_of_answers(job, rows, length) for rows in batches), key=lambda p: p.tokens)
     updates = total_updates(settings)
-    read, judged, one = reads * settings.rounds * a_round + len(readers(job)) * scored, 0.0, None
-    judge_updates = 0
+    read = reads * settings.rounds * a_round + len(readers(job)) * scored
+    judged, judge_updates, one = 0.0, 0, None
     if judge is not None:
         one = pass_of_judge(job, data, length)
         judge_updates = warm_up + settings.rounds * judge.judge_steps
         judged = judge_updates * one.tokens * judge.judge_batch / (one.responses / 2)
-        if judge.judge_anchor:
-            read += scored
+        read += scored * (judge.judge_anchor > 0)
         if judge.judge_sees == "pair":
             # Each response is read in both orders; those to a prompt share it only where the demonstration comes first.
             beside = 2 * prompt + sum(len(r.responses[0]) for r in data.train) / len(data.train)
