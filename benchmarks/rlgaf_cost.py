@@ -38,7 +38,6 @@ from sparring.loops.job import Job, make_job
 from sparring.loops.load import load_data, load_model
 from sparring.loops.offline import Loop
 from sparring.loops.online import Online
-from sparring.loops.order import Order
 from sparring.loops.reward import rewarded
 from sparring.loops.run import Run
 from sparring.models.backbone import load_trunk
@@ -76,7 +75,7 @@ def online(words: list[str], precision: str, data: Path, base: str | None = None
 def a_round(made: Online, number: int) -> Part:
     """One round as loops/online.py makes it, with the seconds of its parts."""
     settings, machine = made.settings, made.machine
-    rows = [made.prompts[i] for i in Order(len(made.prompts), settings.batch, 0, "prompts").at(number)]
+    rows = [made.prompts[i] for i in made.order.at(number)]
     learner = made.learner
     spent: Part = {}
 

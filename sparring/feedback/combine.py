@@ -23,7 +23,7 @@ section 3.2.3 (the gate, and its threshold of 0.15).
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -137,16 +137,21 @@ def judged(feedback: Feedback, responses: Responses) -> tuple[Float[Tensor, "B K
 
 def learners(feedback: Feedback) -> tuple[LearningFeedback, ...]:
     """List the judges that learn, each once, within others or alone."""
-    if isinstance(feedback, Combined | Ensemble | Gated):
-        return tuple({id(j): j for inner in feedback.judges for j in learners(inner)}.values())
-    return (feedback,) if isinstance(feedback, LearningFeedback) else ()
+    return tuple({id(j): j for j in _alone(feedback) if isinstance(j, LearningFeedback)}.values())
 
 
 def is_learnt(feedback: Feedback) -> bool:
     """Whether any of the judges, within others or alone, was learnt from examples and not written down as a rule."""
+    return any(not isinstance(judge, Rule) for judge in _alone(feedback))
+
+
+def _alone(feedback: Feedback) -> Iterator[Feedback]:
+    """Every judge that is not made of others, at any depth."""
     if isinstance(feedback, Combined | Ensemble | Gated):
-        return any(map(is_learnt, feedback.judges))
-    return not isinstance(feedback, Rule)
+        for inner in feedback.judges:
+            yield from _alone(inner)
+    else:
+        yield feedback
 
 
 def _sum(specs: Sequence[str], load: Callable[[str], Feedback]) -> Feedback:

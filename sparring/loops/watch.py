@@ -127,10 +127,10 @@ class Watch:
         """Where a limit lies for this policy."""
         if sign.limit is Limit.FIXED:
             return limit
-        first = self._start[sign.metric]
-        start = sum(first) / len(first)
         if sign.limit is Limit.ABOVE_LOWEST:
             return limit + self._lowest[sign.metric]
+        first = self._start[sign.metric]
+        start = sum(first) / len(first)
         return limit * start if sign.limit is Limit.TIMES_START else max(limit, MARGIN * start)
 
     def _words(self, sign: Sign, value: float) -> str:

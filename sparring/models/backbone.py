@@ -90,10 +90,19 @@ def load_trunk(
         if tuned:
             trunk.start_from(tuned)
     if waits:
-        past_of(trunk, 0)  # which is found out in 32 bits
-        narrow(lm, low)
+        narrow_all(trunk, low)
         lm.to(device)
     return trunk
+
+
+def narrow_all(trunk: Trunk, low: torch.dtype | None) -> None:
+    """Hold the linear maps of a frozen trunk in `low`, if that is given.
+
+    How it goes on from what it has read is found out before, by comparing in 32 bits: rounding fails the comparison.
+    """
+    if low is not None:
+        past_of(trunk, 0)
+        narrow(trunk.lm, low)
 
 
 def save_trunk(trunk: Trunk, folder: Path) -> None:

@@ -17,8 +17,7 @@ import torch
 from torch import nn
 
 from sparring.core.errors import ModelError
-from sparring.models.backbone import blank_classifier, load_tokenizer, load_trunk, load_weights
-from sparring.models.decode import past_of
+from sparring.models.backbone import blank_classifier, load_tokenizer, load_trunk, load_weights, narrow_all
 from sparring.models.folders import check_folder, resolve, whole_path
 from sparring.models.forward import probe
 from sparring.models.heads import RatioHead
@@ -106,8 +105,7 @@ def frozen_model(path: str, *, device: str, low: torch.dtype | None, trust_remot
     """Load a language model as a role that is never trained, its linear maps held in `low` if that is given."""
     trunk = load_trunk(path, device=device, trust_remote_code=trust_remote_code)
     trunk.lm.requires_grad_(False)
-    past_of(trunk, 0)  # which is found out in 32 bits
-    narrow(trunk.lm, low)
+    narrow_all(trunk, low)
     return Network(trunk=trunk)
 
 

@@ -96,7 +96,7 @@ class Trunk:
         """The weights that training a role may change: those of its adapter, or all when there are no adapters."""
         if self.adapter == "none":
             return dict(self.lm.named_parameters())
-        if adapter is None or adapter == BARE:
+        if not adapter:  # None or BARE
             return {}
         return {n: p for n, p in self.peft.named_parameters() if f".{adapter}." in n}
 
