@@ -12,7 +12,7 @@ from sparring.cli import main
 from sparring.compare.cells import error_of
 from sparring.compare.lines import BASE, SFT, lines_of
 from sparring.compare.plan import differences, load_plan, read_plan
-from sparring.compare.results import collect, samples
+from sparring.compare.results import collect, samples, share_above, win_rates
 from sparring.compare.run import compare, load, prepare
 from sparring.core.errors import RunError, SettingError, UserError
 from sparring.data.read import read_rows
@@ -72,6 +72,7 @@ def test_methods_and_seeds_are_run_skipped_repaired_and_one_that_fails_stops_not
     assert len(table) == 1 + 14 and table[0].startswith("name,method,seed,length,kl,")
     assert "dpo" in comparison_page(found, {}, [])
     _shows_all_responses_and_what_reward_costs(found, load(out))
+    _counts_wins_over_the_start(found, load(out), table)
     assert (out / "cells/dpo/seed-1/run.yaml").is_file() and (out / "cells/dpo/seed-1/eval.json").is_file()
     assert not list(out.rglob("checkpoints"))  # each three times as large as the model
     assert not (world() / "model/eval.json").exists()
@@ -87,6 +88,21 @@ def test_methods_and_seeds_are_run_skipped_repaired_and_one_that_fails_stops_not
     assert sorted(key for key in ran if key[0] != "bad") == [("SFT", 0), ("dpo", 0), ("dpo", 1)]
     assert (out / "cells/dpo/seed-1/model/model.safetensors").read_bytes() == made
     assert [m["length"] for m in repaired["methods"]] == [m["length"] for m in found["methods"]]
+
+
+def _counts_wins_over_the_start(found, work, table):
+    cells = collect(work)
+    one, two = (cells[name][1]["values"]["score length"] for name in ("dpo", SFT))
+    want = sum((a > b) + 0.5 * (a == b) for a, b in zip(one, two, strict=True)) / len(one)
+    assert win_rates(work, cells)["dpo"][1] == pytest.approx(want)
+    rows = {m["name"]: m for m in found["methods"]}
+    assert "win_rate" not in rows[SFT] and rows["dpo"]["win_rate"].keys() == {"mean", "low", "high"}
+    at = table[0].split(",").index("win_rate")
+    assert {tuple(line.split(",")[0:3:2]): line.split(",")[at] for line in table[1:]}["dpo", "1"] == str(want)
+
+
+def test_a_win_is_a_higher_score_on_the_same_prompt_and_a_tie_half_of_one():
+    assert share_above([1.0, 2.0, 3.0, 4.0], [0.0, 2.0, 5.0, 6.0]) == (1 + 0.5) / 4
 
 
 def _shows_all_responses_and_what_reward_costs(found, work):
@@ -215,7 +231,11 @@ def test_every_method_gets_as_many_rounds_or_steps_as_the_budget_pays_for_and_no
 @pytest.mark.parametrize(
     ("budget", "method", "words"),
     [
-        ({"tokens": 10}, {"method": "dpo", "settings": BATCHES}, "dpo: one of its steps costs .* the budget is 10"),
+        (
+            {"tokens": 10},
+            {"method": "dpo", "settings": BATCHES},
+            "dpo: one of its steps costs .* the budget has 10 for it",
+        ),
         (
             {"seconds": 9},
             {"method": "rloo", "feedback": "{dpo}", "settings": {"max_tokens": 4}},
@@ -237,6 +257,22 @@ def test_a_judge_keeps_its_own_number_of_steps_under_a_budget(tmp_path):
     judge = {"method": "reward_model", "name": "judge", "settings": {"steps": 3, **BATCHES}}
     work = prepare(read_plan(raw(budget={"tokens": 1e5}, methods=[judge])), tmp_path / "out")
     assert work.costs["judge"].settings["steps"] == 3 and work.costs["judge"].trains_judge
+
+
+def test_a_line_pays_for_the_judge_that_pays_it(tmp_path):
+    judge = {"method": "reward_model", "name": "judge", "settings": {"steps": 3, **BATCHES}}
+    own = {n: v for n, v in SAMPLES.items() if n != "rounds"}
+    methods = [{"method": "rloo", "feedback": "{judge}", "settings": own}, judge]
+    paid = prepare(read_plan(raw(budget={"tokens": 4000}, methods=methods)), tmp_path / "out")
+    rule = [{"method": "rloo", "feedback": "length", "settings": own}]
+    free = prepare(read_plan(raw(budget={"tokens": 4000}, methods=rule)), tmp_path / "free").costs["rloo"]
+    rloo, judge = paid.costs["rloo"], paid.costs["judge"]
+    assert rloo.judges == ["judge"] and judge.tokens > 0 and rloo.labels == judge.labels > 0 == free.labels
+    each = free.tokens / free.settings["rounds"]
+    assert rloo.settings["rounds"] < free.settings["rounds"]
+    assert 4000 - 1.5 * each < rloo.tokens <= 4000
+    with pytest.raises(SettingError, match=r"rloo: .* the budget has 10 for it"):
+        prepare(read_plan(raw(budget={"tokens": judge.tokens + 10}, methods=methods)), tmp_path / "little")
 
 
 def test_a_line_that_judges_for_others_may_say_how_long_it_learns_and_is_not_measured(tmp_path):

@@ -242,7 +242,7 @@ def rounds_for(paid, place, **settings):
 def test_a_budget_pays_for_the_fine_tuning_before_it_pays_for_rounds(tmp_path):
     some, none = (rounds_for({"tokens": 10_000}, tmp_path / str(n), sft_epochs=n) for n in (20.0, 0.0))
     assert 1 <= some < none
-    with pytest.raises(SettingError, match=r"one of its rounds costs .* and the budget is 2,000"):
+    with pytest.raises(SettingError, match=r"one of its rounds costs .* and the budget has 2,000 for it"):
         rounds_for({"tokens": 2000}, tmp_path / "little", sft_epochs=40.0)
 
 
@@ -256,12 +256,16 @@ def test_a_budget_in_seconds_pays_first_for_what_is_done_once(tmp_path, monkeypa
     monkeypatch.setattr(budget, "predict", predicted)
     assert rounds_for({"seconds": 20}, tmp_path / "some") == (20 - 8) // 2
     assert rounds_for({"seconds": 10}, tmp_path / "one") == 1
-    with pytest.raises(SettingError, match=r"one of its rounds costs 10.00 seconds.* and the budget is 9.00; raise"):
+    with pytest.raises(
+        SettingError, match=r"one of its rounds costs 10.00 seconds.* and the budget has 9.00 for it; raise"
+    ):
         rounds_for({"seconds": 9}, tmp_path / "none")
 
 
 def test_a_budget_in_seconds_that_pays_for_no_round_is_refused_where_time_is_measured(tmp_path):
-    with pytest.raises(SettingError, match=r"one of its rounds costs .* seconds.* and the budget is 1.00; raise"):
+    with pytest.raises(
+        SettingError, match=r"one of its rounds costs .* seconds.* and the budget has 1.00 for it; raise"
+    ):
         rounds_for({"seconds": 1}, tmp_path / "none")  # not even the libraries are loaded in it
 
 

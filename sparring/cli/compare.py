@@ -15,8 +15,8 @@ from sparring.core.errors import Interrupted, SettingError
 if TYPE_CHECKING:
     from sparring.compare.cells import Comparison
 
-BESIDE = ("distinct_2", "words")  # figures that the terminal shows without their intervals
-UNTOLD = ("perplexity",)  # and what only the page and the files have
+BESIDE = ("distinct_2", "words", "win_rate")  # figures that the terminal shows without their intervals
+UNTOLD = ("perplexity", "copied_words")  # and what only the page and the files have
 
 
 def add_arguments(parser: Parser) -> None:
@@ -143,7 +143,7 @@ def _show_costs(work: "Comparison") -> None:
 
 
 def _show(found: dict[str, Any], out: Path, written: list[str]) -> None:
-    """Print what fits a terminal: scores and distance with intervals, two figures more, time; and where the rest is."""
+    """Print what fits a terminal: scores and distance with intervals, three figures more, time; where the rest is."""
     from rich.console import Console
     from rich.table import Table
 

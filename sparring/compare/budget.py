@@ -10,7 +10,7 @@ judges for others may say that itself; it is measured as little as a reward mode
 nobody's cost. Source of the formula: Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,17 @@ MOST = 1_000_000  # rounds or steps that a budget may buy
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a cell of a line is going to spend: counted, not measured. `settings` are those that the line runs with."""
+    """What a cell of a line is going to spend: counted, not measured, that of its `judges` (lines, by name) among it.
+
+    `settings` are those that the line runs with.
+    """
 
     settings: Mapping[str, Any]
     tokens: int
     flops: float
     labels: int
     trains_judge: bool
+    judges: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -77,17 +81,35 @@ def costs_of(plan: Plan, lines: Mapping[str, Line], out: Path) -> dict[str, Cost
         for name in line.needs:
             lines[name].place(out, plan.seeds[0]).mkdir(parents=True, exist_ok=True)  # as a judge that is to come
     check_feedback(plan, lines, out)
-    found = {}
+    found: dict[str, Cost] = {}
     for line in lines.values():
-        if line.method is not None:
-            try:
-                found[line.name] = _cost(plan, line, lines, out)
-            except UserError as error:
-                raise type(error)(f"{line.name}: {error}") from error
-    return found
+        _count(plan, line, lines, out, found)
+    return {name: found[name] for name in lines if name in found}
 
 
-def _cost(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path) -> Cost:
+def _count(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path, found: dict[str, Cost]) -> None:
+    """Count a line and, before it, those that it is paid by."""
+    if line.method is None or line.name in found:
+        return
+    named = _named([line])
+    if named and "seconds" in plan.budget:
+        raise SettingError(f"{line.name}: how long it takes is measured, and its judge is still to be trained; give a "
+                           "budget of tokens or flops")  # fmt: skip
+    for name in named:
+        _count(plan, lines[name], lines, out, found)
+    judges = {name: found[name] for name in named if name in found and found[name].trains_judge}
+    try:
+        found[line.name] = _cost(plan, line, lines, out, judges)
+    except UserError as error:
+        raise type(error)(f"{line.name}: {error}") from error
+
+
+def _named(lines: Iterable[Line]) -> list[str]:
+    """The lines that these are paid by, each once."""
+    return list(dict.fromkeys(name for line in lines for text in line.feedback for name in REFERENCE.findall(text)))
+
+
+def _cost(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path, judges: Mapping[str, Cost]) -> Cost:
     def make(more: Mapping[str, Any]) -> Job:
         return job_of(plan, line, lines, out, plan.seeds[0], {**line.settings, **more})
 
@@ -99,13 +121,18 @@ def _cost(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path) -> Cost:
     is_judge = job.trains_scorer or job.equation.view == "comparison" or _only_judges(plan, line, lines, _clock(job))
     trunk = described(job, [])
     data = load_with_beginning(job, trunk, lambda text: None)
-    if plan.budget and line.name != SFT:
-        more |= _fitted(plan.budget, line, lambda extra: make({**more, **extra}), data, trunk.lm, is_judge)
+    before = {kind: sum(getattr(cost, kind) for cost in judges.values()) for kind in ("tokens", "flops", "labels")}
+    if plan.budget and line.name != SFT and not is_judge:
+        (kind, amount), *_ = plan.budget.items()
+        left = amount - before.get(kind, 0)
+        more |= _fitted(kind, left, line, lambda extra: make({**more, **extra}), data, trunk.lm)
         job = make(more)
     work = workload(job, data)
+    labels = 0 if job.kind == "prompt" else len(data.train) + len(data.held_out)
     return Cost(
-        settings={**line.settings, **more}, tokens=tokens_of(work), flops=flops_of(work, trunk.lm),
-        labels=0 if job.kind == "prompt" else len(data.train) + len(data.held_out), trains_judge=is_judge,
+        settings={**line.settings, **more}, tokens=tokens_of(work) + before["tokens"],
+        flops=flops_of(work, trunk.lm) + before["flops"], labels=labels + before["labels"],
+        trains_judge=is_judge, judges=list(judges),
     )  # fmt: skip
 
 
@@ -134,31 +161,27 @@ def _clock(job: Job) -> tuple[str, ...]:
 
 def _only_judges(plan: Plan, line: Line, lines: Mapping[str, Line], clock: Collection[str]) -> bool:
     """Whether a line is there to judge for others: one of them names it, and it says how long it learns itself."""
-    named = {name for other in lines.values() for text in other.feedback for name in REFERENCE.findall(text)}
-    return bool(plan.budget) and line.name in named and any(name in line.settings for name in clock)
+    return bool(plan.budget) and line.name in _named(lines.values()) and any(name in line.settings for name in clock)
 
 
 def _fitted(
-    budget: Mapping[str, float],
+    kind: str,
+    amount: float,
     line: Line,
     make: Callable[[Mapping[str, Any]], Job],
     data: Any,
     lm: Any,
-    is_judge: bool,
 ) -> dict[str, int]:
-    """Find the most rounds or steps that the budget pays for. Raises SettingError when it does not pay for one."""
-    (kind, amount), *_ = budget.items()
+    """Find the most rounds or steps that what is left of the budget pays for.
+
+    Raises SettingError when it does not pay for one.
+    """
     job = make({})
     clock, *others = _clock(job)
     fixed = [n for n in (clock, *others) if n in line.settings]
-    if fixed and is_judge:
-        return {}  # a judge is not better for having learnt longer, and no method by itself
     if fixed:
         raise SettingError(f"the budget decides how many {clock} there are; leave {fixed[0]} out")
     if kind == "seconds":
-        if any(REFERENCE.search(text) for text in line.feedback):
-            raise SettingError("how long it takes is measured, and its judge is still to be trained; give a budget of "
-                               "tokens or flops")  # fmt: skip
         found = predict(job)
         if not found.seconds:
             raise SettingError("how long it takes cannot be predicted on this device; give a budget of tokens")
@@ -186,4 +209,5 @@ def _check_one(least: float, kind: str, amount: float, clock: str) -> None:
     if least > amount:
         digits = 2 if kind == "seconds" else 0
         raise SettingError(f"one of its {clock} costs {least:,.{digits}f} {kind}, with all that comes before it, and "
-                           f"the budget is {amount:,.{digits}f}; raise it, or lower batch, K or prompts")  # fmt: skip
+                           f"the budget has {amount:,.{digits}f} for it; raise it, or lower batch, K or "
+                           "prompts")  # fmt: skip

@@ -21,6 +21,9 @@ class Column:
 COLUMNS = {
     "gold": Column(title="gold reward", digits=3, meaning="mean reward by the yardstick that no method was trained on"),
     "kl": Column(title="KL", digits=1, meaning="distance from the model everything started from, nats per response"),
+    "win_rate": Column(
+        title="win rate", digits=3, meaning="share of prompts where it scores above the start, a tie as half"
+    ),
     "distinct_2": Column(
         title="distinct-2", digits=3, meaning="different pairs of neighbouring tokens as a share of all pairs"
     ),
@@ -28,6 +31,9 @@ COLUMNS = {
     "words": Column(title="words", digits=1, meaning="mean length of a response, words"),
     "perplexity": Column(
         title="perplexity", digits=1, meaning="of the responses under the model everything started from"
+    ),
+    "copied_words": Column(
+        title="copied words", digits=1, meaning="the longest run of a response's words that stands in the training data"
     ),
 }
 COST_COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
@@ -118,7 +124,8 @@ def costs_section(found: Results) -> list[Html]:
         rows.append(cells)
     lead = (
         "Of one seed. Tokens and operations were counted before anything ran, time and memory measured; labels are the "
-        "records learnt from. A method's start is in its own line only, and best of n pays when it answers."
+        "records learnt from. What a reward model cost is in each line that it pays. A method's start is in its own "
+        "line only, and best of n pays when it answers."
     )
     return [section("Cost", lead, [table_of(["method", *(COST_COLUMNS[key][0] for key in keys)], rows)])]
 
