@@ -39,6 +39,7 @@ def test_figures_are_means_by_prompt_and_the_largest_share():
     assert got["copied_words"].values == ((3 + 0) / 2, (2 + 0) / 2)
     assert got["copied_share"].values == ((3 / 4 + 0) / 2, (1 + 0) / 2)
     assert (got["copied_share_max"].mean, got["copied_share_max"].low) == (1.0, None)
+    assert (got["copied_words_max"].mean, got["copied_words_max"].low) == (3.0, None)
     assert memory_figures([("",)], ["a"]) == {}
 
 

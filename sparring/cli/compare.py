@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparring.compare.cells import Comparison
 
 BESIDE = ("distinct_2", "words", "win_rate")  # figures that the terminal shows without their intervals
-UNTOLD = ("perplexity", "copied_words")  # and what only the page and the files have
+UNTOLD = ("perplexity", "copied_words", "copied_words_max")  # and what only the page and the files have
 
 
 def add_arguments(parser: Parser) -> None:

@@ -25,7 +25,7 @@ from sparring.loops.run import Run
 
 FIGURES = {
     "kl": "kl", "perplexity": "perplexity", "distinct_2": "distinct_2_words", "words": "words",
-    "copied_words": "copied_words",
+    "copied_words": "copied_words", "copied_words_max": "copied_words_max",
 }  # fmt: skip
 WINS = "win_rate"
 MEASURED: Mapping[str, Callable[[Iterable[float]], float]] = {"seconds": sum, "memory": max}

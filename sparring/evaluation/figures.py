@@ -28,6 +28,7 @@ FIGURES: dict[str, str] = {
     "improvement": "tier of a response above that of the start model's to the same prompt, -2 to 2",
     "harmless": "share of responses that the judge of harm scores above 0",
     "copied_words": "longest run of a response's words that stands in a response of the training data",
+    "copied_words_max": "the longest such run of any response",
     "copied_share": "the same as a share of the response's words",
     "copied_share_max": "the largest such share of any response: 1 is a response within one of the training data",
 }

@@ -25,8 +25,10 @@ def memory_figures(texts: Sequence[Sequence[str]], known: Iterable[str]) -> dict
         "copied_words": [float(part.mean()) for part in np.split(np.array(longest, dtype=float), ends)],
         "copied_share": [float(part.mean()) for part in np.split(np.array(shares), ends)],
     }
-    most = Estimate(mean=max(shares), low=None, high=None, n=len(split))
-    return {name: mean_of(values) for name, values in by_prompt.items()} | {"copied_share_max": most}
+    most = {"copied_words_max": float(max(longest)), "copied_share_max": max(shares)}
+    return {name: mean_of(values) for name, values in by_prompt.items()} | {
+        name: Estimate(mean=value, low=None, high=None, n=len(split)) for name, value in most.items()
+    }
 
 
 def longest_shared(texts: Sequence[Words], known: Sequence[Words]) -> list[int]:

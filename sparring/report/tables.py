@@ -35,6 +35,7 @@ COLUMNS = {
     "copied_words": Column(
         title="copied words", digits=1, meaning="the longest run of a response's words that stands in the training data"
     ),
+    "copied_words_max": Column(title="copied at most", digits=0, meaning="the longest such run of any response"),
 }
 COST_COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("time", duration),
