@@ -146,6 +146,18 @@ def test_another_base_makes_another_run_and_a_resumed_one_keeps_its_own(tmp_path
         quick("rlgaf", run, resume=True)
 
 
+def test_a_base_that_changed_is_named(tmp_path, base):
+    own = shutil.copytree(base, tmp_path / "own")
+    run = quick("rlgaf", tmp_path / "run", base=str(own))
+    shutil.rmtree(run / "model")
+    save_trunk(tiny_model(WORDS, width=16, layers=1, heads=2, context=32, seed=8), own)
+    with pytest.raises(RunError, match=r"own: the base changed since .* was started"):
+        quick("rlgaf", run, base=str(own), resume=True)
+    shutil.copytree(base, own, dirs_exist_ok=True)
+    quick("rlgaf", run, base=str(own), resume=True)
+    assert (run / "model").is_dir()
+
+
 def test_what_a_base_is_no_help_to_is_refused_with_the_cure(tmp_path):
     with pytest.raises(SettingError, match="judge_warmup is 0; raise it, or leave the base out"):
         make_job("rlgaf", model="m", data="d", run=tmp_path, base="b", settings={"judge_warmup": 0})

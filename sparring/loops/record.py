@@ -13,6 +13,7 @@ from sparring.core.errors import RunError
 from sparring.core.version import VERSION
 from sparring.data.read import fingerprint
 from sparring.models.checkpoint import write_text
+from sparring.models.folders import hash_files, resolve
 from sparring.models.machine import Machine
 
 FILES = ("eval_data", "negatives", "pretrain")
@@ -81,7 +82,9 @@ def hashes_of(job: Request, model: str | None = None) -> dict[str, str]:
     """Hash all that a run is made from; `model` is the hash of the weights it starts with, if it has any."""
     files = {"data": job.data, **{name: getattr(job, name, None) for name in FILES}}
     found = {name: fingerprint(place) for name, place in files.items() if place is not None}
-    return ({"model": model} if model else {}) | found
+    base = getattr(job, "base", None)
+    weights = {"model": model, "base": base and hash_files(resolve(base))}
+    return {name: value for name, value in weights.items() if value} | found
 
 
 def check_folder(job: Request, *, resume: bool, may_hold: Collection[str] = ()) -> None:

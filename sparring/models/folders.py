@@ -1,5 +1,6 @@
 """From what the user named to a place where a model is: a folder, a finished run, or a hub id."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -95,6 +96,20 @@ def check_folder(folder: str, said: str) -> None:
 def whole_path(place: str) -> str:
     """A folder by its absolute path, so that it is found from anywhere; a hub id as it is."""
     return str(Path(place).resolve()) if Path(place).is_dir() else place
+
+
+def hash_files(folder: str) -> str | None:
+    """Hash the files of weights in a local folder, and those that its adapter hangs on; None for a hub id."""
+    if not Path(folder).is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    below, adapter = base_of(folder)
+    if adapter is not None:
+        digest.update((hash_files(below) or below).encode())
+    return digest.hexdigest()
 
 
 def _may_be_a_hub_id(path: str) -> bool:
