@@ -182,9 +182,19 @@ def test_a_judge_that_meets_the_base_first_learns_as_reward_models_do_unless_it_
     plain, first = (0.1, "bce", 0.1), (0.05, "bt", 0.0)
     assert made() == plain and made(base="b") == first
     assert made(base="b", kl=0.2, judge_loss="ls") == (0.2, "ls", 0.0)
-    assert made(base="b", judge_reads="ratio") == plain, "the base is read beside it"
+    assert made(base="b", judge_reads="ratio") == (0.025, "bce", 0.1), "the base is read beside it"
     assert made(base="b", judge_sees="prefix") == plain, "of prefixes no pairs are made"
     assert made(base="b", feedback=["bag_of_words"]) == (0.1, None, None)
+
+
+def test_a_judge_that_reads_the_ratio_pays_no_response_without_bound_unless_it_is_told_otherwise(tmp_path):
+    def made(**given):
+        job = make_job("rlgaf", model="m", data="d", run=tmp_path, base="b", settings={"judge_reads": "ratio"} | given)
+        assert job.judge is not None
+        return job.judge.reward, job.equation.kl
+
+    assert made() == ("norm", 0.025)
+    assert made(reward="logit", kl=0.1) == ("logit", 0.1)
 
 
 def test_the_card_says_what_the_base_was_for(tmp_path, base):

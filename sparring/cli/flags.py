@@ -197,8 +197,8 @@ def add_files(parser: Parser, choice: Choice, *, writes: bool = True) -> None:
     if choice.learning:
         add("--negatives", "FILE", "real but unwanted text that joins the fakes")
         add("--negatives-where", "FIELD=VALUE", "keep only such rows of --negatives; repeat for more", repeat=True)
-        brings = [f"{n.replace('_', '-')} {plain(x)}" for n, x in getattr(choice.found, "with_base", {}).items()]
-        then = f"; then by default {', '.join(brings)}" if brings else ""
+        brings, ratio = (_listed(getattr(choice.found, name, {})) for name in ("with_base", "with_ratio"))
+        then = f"; then by default {brings} (judge-reads ratio: {ratio})" if brings else ""
         add("--base", "MODEL", f"the model before fine-tuning, whom the judge meets first{then}")
     add("--eval-data", "FILE", "held-out records; otherwise a share of the data is held out")
     add("--fields", "OURS=THEIRS,...", "which columns hold what, such as prompt=question,response=answer")
@@ -265,3 +265,8 @@ def _look_ahead(words: list[str]) -> argparse.Namespace:
 
 def _summary(cls: type) -> str:
     return (cls.__doc__ or "").partition("\n")[0]
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    """Write settings as they are given on the command line."""
+    return ", ".join(f"{name.replace('_', '-')} {plain(value)}" for name, value in settings.items())

@@ -68,6 +68,7 @@ def describe(name: str) -> dict[str, Any]:
             "feedback": found.feedback or "any judge",
             "defaults": dict(found.defaults),
             "with_base": dict(found.with_base),
+            "with_ratio": dict(found.with_ratio),
             "knobs": _judge_knobs() if found.feedback == "discriminator" else [],
         }
     if isinstance(found, Selection):

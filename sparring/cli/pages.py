@@ -88,7 +88,8 @@ def _use(about: dict[str, Any]) -> str:
         facts.append(f"Trains the policy by {', '.join(about['policies'])} (`--policy`; the first is the default).")
         facts.append(f"Feedback: {about['feedback']}.")
         own = [f"{k} {v}" for k, v in about["defaults"].items() if not isinstance(v, dict)]
-        special = {**about["defaults"], "--base": about.get("with_base")}.items()
+        based = {"--base": about.get("with_base"), "--base and --judge-reads ratio": about.get("with_ratio")}
+        special = {**about["defaults"], **based}.items()
         own += [f"with {p}: " + ", ".join(f"{k} {v}" for k, v in d.items())
                 for p, d in special if d and isinstance(d, dict)]  # fmt: skip
         facts += [f"Its own defaults: {'; '.join(own)}."] if own else []

@@ -60,7 +60,7 @@ class Recipe:
     `policies` are the online methods it can use, the default first; `feedback` is the name of the
     judge that comes with it, empty when the user names one; `defaults` are, by policy, knobs and
     settings that differ from their own, and `with_base` those that go over them where its judge meets
-    the model before fine-tuning first.
+    the model before fine-tuning first, `with_ratio` where it reads the ratio to that model.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Recipe:
     feedback: str
     defaults: Mapping[str, Mapping[str, Any]]
     with_base: Mapping[str, Any]
+    with_ratio: Mapping[str, Any]
 
 
 def recipe(
@@ -78,14 +79,16 @@ def recipe(
     policies: tuple[str, ...],
     defaults: Mapping[str, Mapping[str, Any]],
     with_base: Mapping[str, Any] | None = None,
+    with_ratio: Mapping[str, Any] | None = None,
     feedback: str = "",
 ) -> Recipe:
     """Register a recipe under the name it has on the command line and in the docs."""
     if name in RECIPES:
         raise AssertionError(f"two recipes are called {name!r}")
     made = Recipe(
-        name=name, data=data, policies=policies, feedback=feedback, defaults=defaults, with_base=with_base or {}
-    )
+        name=name, data=data, policies=policies, feedback=feedback, defaults=defaults, with_base=with_base or {},
+        with_ratio=with_ratio or {},
+    )  # fmt: skip
     RECIPES[name] = made
     return made
 

@@ -180,8 +180,8 @@ def make_job(
     classes = classes_of(found, equation, learning)
     made_of, given = recipe or selects, dict(settings or {})
     chosen = dict(made_of.defaults.get(equation.name, {}) if made_of else {})
-    if recipe and base is not None and _reads_alone(learning, given):
-        chosen |= recipe.with_base
+    if recipe and base is not None:
+        chosen |= _brought(recipe, learning, given)
     chosen |= given
     parts = sort_settings(method, chosen, classes)
     kind = DEMONSTRATION if needs_demonstrations(specs) else selects.data if selects else equation.data
@@ -194,10 +194,11 @@ def make_job(
     return job
 
 
-def _reads_alone(learning: set[str], given: Mapping[str, Any]) -> bool:
-    """Whether the judge is a language model that reads single responses, and no base beside them."""
-    seen, read = given.get("judge_sees", "one"), given.get("judge_reads", "mean")
-    return DISCRIMINATOR in learning and seen == "one" and read != RATIO
+def _brought(recipe: Recipe, learning: set[str], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a base brings along, where the judge is a language model that reads single responses."""
+    if DISCRIMINATOR not in learning or given.get("judge_sees", "one") != "one":
+        return {}
+    return recipe.with_ratio if given.get("judge_reads") == RATIO else recipe.with_base
 
 
 def _judges(found: Any, feedback: Sequence[Any], *, is_online: bool) -> tuple[Any, ...]:

@@ -31,7 +31,9 @@ how much likelier it finds it than the base does,
     s = sum_t [ log q(y_t | x, y_<t) - log p_base(y_t | x, y_<t) - level ] / sqrt(T) + bias
 
 It starts as the policy does, so it knows what fine-tuning changed before it has learnt anything; the end is the same.
-T is the mean length of a demonstration, and the level makes length worth nothing (docs/rlgaf.md).
+T is the mean length of a demonstration, and the level makes length worth nothing (docs/rlgaf.md). What it has not met
+it may overrate without bound, and the policy leaps there, so by default it pays the bounded form norm, which is s / 4
+where s is small, and a nat costs a quarter as well, 0.025 (docs/log.md).
 
 With --judge-anchor a share a of s is what the judge said when its warm-up ended (feedback/anchored.py): the game keeps
 what the judge knew before it met the policy, and ends at pi ~ ( p_data q^-a pi_ref^b )^(1 / (1 - a + b)), q being
@@ -79,4 +81,5 @@ RLGAF = recipe(
         "grpo": {"kl": 0.1, "rounds": 20, "batch": 8},
     },
     with_base={"kl": 0.05, "judge_loss": "bt", "label_smoothing": 0.0},
+    with_ratio={"kl": 0.025, "reward": "norm"},
 )
