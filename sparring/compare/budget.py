@@ -10,12 +10,12 @@ judges for others may say that itself; it is measured as little as a reward mode
 nobody's cost. Source of the formula: Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.compare.lines import REFERENCE, SFT, Line, data_of, fill, negatives_of
+from sparring.compare.lines import SFT, Line, data_of, fill, negatives_of
 from sparring.compare.plan import SEED, Plan
 from sparring.core.errors import FeedbackError, SettingError, UserError
 from sparring.core.registry import needs, welcomes
@@ -91,22 +91,16 @@ def _count(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path, found: 
     """Count a line and, before it, those that it is paid by."""
     if line.method is None or line.name in found:
         return
-    named = _named([line])
-    if named and "seconds" in plan.budget:
+    if line.paid_by and "seconds" in plan.budget:
         raise SettingError(f"{line.name}: how long it takes is measured, and its judge is still to be trained; give a "
                            "budget of tokens or flops")  # fmt: skip
-    for name in named:
+    for name in line.paid_by:
         _count(plan, lines[name], lines, out, found)
-    judges = {name: found[name] for name in named if name in found and found[name].trains_judge}
+    judges = {name: found[name] for name in line.paid_by if name in found and found[name].trains_judge}
     try:
         found[line.name] = _cost(plan, line, lines, out, judges)
     except UserError as error:
         raise type(error)(f"{line.name}: {error}") from error
-
-
-def _named(lines: Iterable[Line]) -> list[str]:
-    """The lines that these are paid by, each once."""
-    return list(dict.fromkeys(name for line in lines for text in line.feedback for name in REFERENCE.findall(text)))
 
 
 def _cost(plan: Plan, line: Line, lines: Mapping[str, Line], out: Path, judges: Mapping[str, Cost]) -> Cost:
@@ -161,7 +155,8 @@ def _clock(job: Job) -> tuple[str, ...]:
 
 def _only_judges(plan: Plan, line: Line, lines: Mapping[str, Line], clock: Collection[str]) -> bool:
     """Whether a line is there to judge for others: one of them names it, and it says how long it learns itself."""
-    return bool(plan.budget) and line.name in _named(lines.values()) and any(name in line.settings for name in clock)
+    pays = any(line.name in other.paid_by for other in lines.values())
+    return bool(plan.budget) and pays and any(name in line.settings for name in clock)
 
 
 def _fitted(

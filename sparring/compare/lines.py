@@ -41,10 +41,15 @@ class Line:
         return re.sub(r"[^A-Za-z0-9_.=-]+", "-", self.name).strip("-.")
 
     @property
+    def paid_by(self) -> list[str]:
+        """The lines whose judges score for it."""
+        return list(dict.fromkeys(name for text in self.feedback for name in REFERENCE.findall(text)))
+
+    @property
     def needs(self) -> list[str]:
         """The lines whose cell of the same seed must be there before."""
-        named = [name for text in (*self.feedback, self.judge or "") for name in REFERENCE.findall(text)]
-        return list(dict.fromkeys([*([self.start] if self.start else []), *named]))
+        start = [self.start] if self.start else []
+        return list(dict.fromkeys([*start, *self.paid_by, *REFERENCE.findall(self.judge or "")]))
 
     def place(self, out: Path, seed: int) -> Path:
         """The folder of one of its cells."""

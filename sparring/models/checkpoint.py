@@ -4,7 +4,6 @@ A checkpoint is a folder with `state.pt` (tensors and plain values only) and `ma
 Reading goes from the newest to the oldest and skips what is damaged, saying so.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from sparring.core.errors import RunError
+from sparring.models.folders import hash_file
 
 STATE = "state.pt"
 
@@ -57,7 +57,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        manifest = {"step": step, "sha256": _hash(part / STATE)}
+        manifest = {"step": step, "sha256": hash_file(part / STATE)}
         write_text(part / "manifest.json", json.dumps(manifest))
 
     place = folder / f"step-{step:08d}"
@@ -69,7 +69,7 @@ def load(place: Path) -> dict[str, Any]:
     """Read one checkpoint into the machine's memory. Raises RunError when it is damaged."""
     try:
         manifest = json.loads((place / "manifest.json").read_text())
-        whole = _hash(place / STATE) == manifest["sha256"]
+        whole = hash_file(place / STATE) == manifest["sha256"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise RunError(f"{place}: this checkpoint is damaged ({type(error).__name__})") from error
     if not whole:
@@ -87,8 +87,3 @@ def keep_only(folder: Path, wanted: set[Path], newest: int) -> None:
     for place in found(folder)[newest:]:
         if place not in wanted:
             shutil.rmtree(place, ignore_errors=True)
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

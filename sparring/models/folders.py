@@ -98,14 +98,19 @@ def whole_path(place: str) -> str:
     return str(Path(place).resolve()) if Path(place).is_dir() else place
 
 
+def hash_file(file: Path) -> str:
+    """Hash a file as sha256sum does, without holding it."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def hash_files(folder: str) -> str | None:
     """Hash the files of weights in a local folder, and those that its adapter hangs on; None for a hub id."""
     if not Path(folder).is_dir():
         return None
     digest = hashlib.sha256()
     for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.name}\0{hash_file(path)}\n".encode())
     below, adapter = base_of(folder)
     if adapter is not None:
         digest.update((hash_files(below) or below).encode())
