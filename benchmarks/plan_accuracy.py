@@ -42,6 +42,8 @@ SETTINGS = {
     "rlgaf base": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--base", "MODEL"],
     "rlgaf ratio": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--base", "MODEL", "--judge-reads", "ratio"],
     "rlgaf gumbel": ["rlgaf_gumbel", *ONLINE, "--judge-warmup", "5", "--max-tokens", "32", "-k", "2"],
+    "rlgaf gumbel ratio": ["rlgaf_gumbel", *ONLINE, "--judge-warmup", "5", "--max-tokens", "32", "-k", "2",
+                           "--base", "MODEL", "--judge-reads", "ratio"],
     "rlgaf lora": ["rlgaf", *ONLINE, "--judge-warmup", "5", "--adapter", "lora"],
     "rlgaf rloo lora fp32": ["rlgaf", "--policy", "rloo", *ONLINE, "--judge-warmup", "5", "--adapter", "lora",
                              "--precision", "fp32"],

@@ -12,8 +12,9 @@ from sparring.loops.settings import RelaxedSettings
 from sparring.methods import get
 from sparring.models.backbone import load_trunk
 from sparring.models.roles import Network, new_reference
+from sparring.models.signals import log_probabilities
 from sparring.models.update import Updater
-from sparring.rollout.relaxed import Relaxation, log_probabilities
+from sparring.rollout.relaxed import Relaxation
 from sparring.rollout.sample import Sampling, sample
 from tests.bandit import REF, REWARD
 from tests.small import machine, quick, rows, same, weights, world
@@ -28,9 +29,17 @@ def test_the_temperature_goes_from_one_end_to_the_other_by_equal_factors():
     assert temperature(RelaxedSettings(tau=0.7), 3, 5) == 0.7 and temperature(settings, 0, 1) == 4.0
 
 
-@pytest.mark.parametrize("settings", [{}, SOFT], ids=["straight-through", "soft"])
+RATIO = {"judge_reads": "ratio"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, SOFT, RATIO, SOFT | RATIO],
+    ids=["straight-through", "soft", "ratio", "soft-ratio"],
+)
 def test_a_run_goes_from_files_to_a_model_and_on_exactly_from_where_it_was_cut(tmp_path, settings):
-    run = quick("rlgaf_gumbel", tmp_path / "run", settings=settings)
+    base = str(world() / "model") if "judge_reads" in settings else None
+    run = quick("rlgaf_gumbel", tmp_path / "run", settings=settings, base=base)
     found = rows(run)
     assert len(found) == 5 and [r["judge_steps"] for r in found] == [5.0, 1.0, 1.0, 1.0, 1.0]
     assert not same(weights(run), load_file(world() / "model" / "model.safetensors"))
@@ -38,7 +47,7 @@ def test_a_run_goes_from_files_to_a_model_and_on_exactly_from_where_it_was_cut(t
     cut = shutil.copytree(run, tmp_path / "cut")
     for part in ("model", "judge", "checkpoints/step-00000005"):
         shutil.rmtree(cut / part)
-    quick("rlgaf_gumbel", cut, settings=settings, resume=True)
+    quick("rlgaf_gumbel", cut, settings=settings, base=base, resume=True)
     assert same(weights(cut), weights(run)) and same(weights(cut, "judge"), weights(run, "judge"))
     assert rows(cut) == found
 

@@ -1,8 +1,10 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sparring.compare.trail import trail
 from sparring.core.credit import AdaptiveKL
@@ -44,6 +46,8 @@ def test_the_figures_of_a_round_are_counted_as_by_hand():
     assert (row["score"], row["score_std"], row["length"], row["eos_rate"]) == (2.0, 1.0, 3.0, 0.5)
     assert (row["kl"], row["kl_per_token"], row["kl_k3"], row["kl_price"]) == (1.5, 3 / 6, 0.75, 0.5)
     assert row["reward"] == 1.75 - 0.5 * 1.5 and row["entropy"] == 5 / 6 and row["ref_nll"] == 5 / 6 + 3 / 6
+    # 4/3 a token: a has 6 nats where 16/3 are expected, b 2 where 8/3 are; over six tokens
+    assert row["ref_nll_error"] == pytest.approx((2 * (2 / 3) ** 2) ** 0.5 / 6)
     assert row["distinct_2"] == 2 / 4  # 56 65 56 56
     # two points: longer means worse, more fluent (-1/2 against -2 a token) means better
     assert (row["cue_length"], row["cue_fluency"]) == (pytest.approx(-1.0), pytest.approx(1.0))
@@ -323,14 +327,29 @@ def test_the_judge_that_is_kept_is_that_of_the_same_round(tmp_path, monkeypatch)
     assert torch.equal(weights(run, "judge")["score.weight"], kept["head.weight"])
 
 
-@pytest.mark.parametrize(("watch", "at"), [("stop", 4), ("rollback", 1)])
-def test_a_run_that_is_stopped_without_a_model_stays_stopped_when_it_is_resumed(tmp_path, monkeypatch, watch, at):
-    collapsing(monkeypatch, at=at, lasts=1)  # resumed, it would find nothing any more
-    ask = {"feedback": ["length"], "settings": {"watch": watch, "rounds": 9}}
+def test_a_run_that_is_stopped_without_a_model_stays_stopped_when_it_is_resumed(tmp_path, monkeypatch):
+    collapsing(monkeypatch, at=4, lasts=1)  # resumed, it would find nothing any more
+    ask = {"feedback": ["length"], "settings": {"watch": "stop", "rounds": 9}}
     for resume in (False, True):
-        with pytest.raises(Diverged, match=rf"stopped in round {at}: all is lost\. No model is written"):
+        with pytest.raises(Diverged, match=r"stopped in round 4: all is lost\. No model is written"):
             quick("ppo", tmp_path / "run", resume=resume, **ask)
-        assert not (tmp_path / "run" / "model").exists() and len(rows(tmp_path / "run")) == at
+        assert not (tmp_path / "run" / "model").exists() and len(rows(tmp_path / "run")) == 4
+
+
+@pytest.mark.parametrize(("method", "start"), [("ppo", 0), ("rlgaf", 2)])
+def test_a_run_that_was_never_healthy_is_taken_back_to_its_start(tmp_path, monkeypatch, capsys, method, start):
+    # With save_every 4 no checkpoint but that of the start is written before the watch is certain.
+    collapsing(monkeypatch, at=1, lasts=1)
+    ask = {"settings": {"rounds": 9, "save_every": 4, "watch": "rollback"}, "feedback": ["length"]}
+    if start:
+        ask = {"settings": ask["settings"] | {"judge_warmup": 10}}
+    run = quick(method, tmp_path / "run", quiet=False, **ask)
+    assert [r["round"] for r in rows(run)] == list(range(1, start + 2))
+    assert same(weights(run), load_file(world() / "model" / "model.safetensors"))
+    assert f"the model is the checkpoint of round {start}, before its first step" in capsys.readouterr().err
+    cut = shutil.copytree(run, tmp_path / "cut")
+    shutil.rmtree(cut / "model")
+    assert same(weights(quick(method, cut, resume=True, **ask)), weights(run))
 
 
 def test_a_watch_that_only_warns_lets_the_run_go_on(tmp_path, monkeypatch, capsys):

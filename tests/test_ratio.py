@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 import sparring
 from sparring.core.errors import ModelError, SettingError
@@ -88,6 +89,28 @@ def test_the_level_is_where_the_tokens_of_the_policy_but_the_last_are_worth_noth
     assert network.head.level == pytest.approx(before, abs=1e-6)
 
 
+def test_a_mixture_of_tokens_is_as_much_likelier_as_its_tokens_are_on_average():
+    judge, other = pair()
+    texts = batch()
+    exact = one_hot(texts.response_ids[texts.mask], len(judge.trunk.embedding)).float()
+    assert torch.allclose(score(judge, texts, exact), score(judge, texts), atol=1e-4)
+    # The slope in a last token, on which no other depends, is how much likelier each token would be there.
+    exact.requires_grad_()
+    score(judge, texts, exact)[1, 0].backward()
+    prompt = torch.tensor([TEXTS[1, 0][0]])
+    with torch.no_grad():
+        own, base = (n.trunk.lm(prompt).logits[0, -1].log_softmax(-1) for n in (judge, other))
+    assert torch.allclose(exact.grad[-1], (own - base) / 4.0**0.5, atol=1e-4)
+    # An earlier one moves what comes after it as well, in the eyes of both: a difference of two small steps.
+    mixed, step = exact.detach().clone(), 1e-2
+    score(judge, texts, mixed.requires_grad_())[0, 0].backward()
+    away = torch.zeros_like(mixed)
+    away[0] = torch.linspace(-1, 1, mixed.shape[1])
+    with torch.no_grad():
+        ahead, behind = (score(judge, texts, exact + s * step * away)[0, 0] for s in (1, -1))
+    assert float((mixed.grad * away).sum()) == pytest.approx(float(ahead - behind) / (2 * step), rel=0.02)
+
+
 def test_against_what_it_is_itself_nothing_is_likelier():
     trunk = tiny(0)
     judge = new_ratio(trunk, "judge", 0, frozen_start(trunk), length=4.0)
@@ -166,8 +189,6 @@ def test_what_it_cannot_do_is_refused_with_the_cure(tmp_path):
 
     with pytest.raises(SettingError, match="name it with --base"):
         job(base=None)
-    with pytest.raises(SettingError, match="judge_reads ratio reads none; leave it at mean"):
-        job("rlgaf_gumbel")
     with pytest.raises(SettingError, match="two responses as one text"):
         job(judge_sees="pair", judge_loss="tie")
 

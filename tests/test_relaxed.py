@@ -9,9 +9,9 @@ from sparring.core.errors import ModelError
 from sparring.core.relaxation import gumbel, noise_given, relax
 from sparring.data.batch import Row, collate
 from sparring.models.forward import embed
-from sparring.models.roles import Network, new_policy, new_reference, new_scorer
-from sparring.models.signals import score
-from sparring.rollout.relaxed import Relaxation, log_probabilities
+from sparring.models.roles import Network, frozen_start, new_policy, new_ratio, new_reference, new_scorer
+from sparring.models.signals import log_probabilities, score
+from sparring.rollout.relaxed import Relaxation
 from tests.nets import EOS, V, random_batch, trunk
 
 LOGITS = torch.tensor([1.0, 0.0, -1.0]).double()
@@ -179,9 +179,16 @@ def test_what_is_drawn_does_not_depend_on_batch_mates():
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_a_gradient_passes_through_a_judge_that_stands_still_and_the_other_way_round(adapter):
+@pytest.mark.parametrize("reads", ["last", "ratio"])
+def test_a_gradient_passes_through_a_judge_that_stands_still_and_the_other_way_round(adapter, reads):
     model = trunk("llama", adapter=adapter, rank=2)
-    policy, judge = new_policy(model, 0), new_scorer(model, "judge", 1)
+    policy = new_policy(model, 0)
+    if reads == "ratio":
+        judge = new_ratio(model, "judge", 1, frozen_start(model), length=4.0)
+        for p in judge.trainable().values():  # it is what it is held against, and finds nothing likelier
+            p.data.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    else:
+        judge = new_scorer(model, "judge", 1)
     work, batch = relaxation(model, policy=policy), answers()
     relaxed, _ = work.unroll(batch)
     with judge.standing_still():

@@ -89,6 +89,14 @@ def test_what_the_reference_finds_unlikely_is_measured_from_the_lowest_rounds():
         assert bool(later.look(HEALTHY | {"ref_nll": risen})[0]) is warns
 
 
+def test_a_figure_counts_as_far_as_it_surely_goes():
+    # 0.9 above the lowest; with a standard error of 0.25 surely 0.4, with one of 0.35 only 0.2.
+    for error, warns, stops in ((0.0, True, True), (0.25, True, False), (0.35, False, False)):
+        watch = begun()
+        seen = [watch.look(HEALTHY | {"ref_nll": 4.0, "ref_nll_error": error}) for _ in range(PATIENCE)]
+        assert (bool(seen[0][0]), bool(seen[-1][1])) == (warns, stops)
+
+
 def test_answers_that_are_alike_from_the_start_are_the_task_and_no_collapse():
     # One-word answers: 70 percent of them equal another one when training starts.
     watch = begun(identical=0.7)

@@ -142,6 +142,12 @@ _SAMPLES = {
         healthy="level or falling; 0.3 above its lowest a learnt judge is being over-optimised",
         low=0.0,
     ),
+    "ref_nll_error": Metric(
+        meaning="standard error of ref_nll, by response",
+        unit="nats/token",
+        healthy="below 0.1; a few short responses have more, and the watch waits for what is beyond it",
+        low=0.0,
+    ),
     "kl_k3": Metric(
         meaning="kl by an estimator that is never negative",
         unit="nats",

@@ -100,7 +100,9 @@ def _relaxed(
     if job.relaxed is None or job.online is None:
         return None
     assert isinstance(judge, Discriminator), "_relaxed_problem refuses other judges"
-    differentiable_past(networks.policy.trunk, job.data_settings.max_prompt + job.online.max_tokens)
+    for network in (networks.policy, judge.network.against):  # whatever reads mixtures of tokens
+        if network is not None:
+            differentiable_past(network.trunk, job.data_settings.max_prompt + job.online.max_tokens)
     relaxation = Relaxation(
         policy=networks.policy, tau=job.relaxed.tau, is_soft=job.relaxed.form == "soft",
         temperature=networks.temperature, seed=job.seed,

@@ -92,6 +92,8 @@ def describe(found: Sequence[Facts], price: float) -> dict[str, float]:
     if len(kl):
         row |= {"kl": float(kl.mean()), "kl_per_token": float(kl.sum() / lengths.sum())}
         row["ref_nll"] = row["entropy"] + row["kl_per_token"]  # with less noise than the mean of what was drawn
+        off = kl + np.array([f.entropy for f in found]) - row["ref_nll"] * lengths
+        row["ref_nll_error"] = float(np.linalg.norm(off) / lengths.sum())  # as of a ratio of two means
         row["kl_k3"] = float(np.mean([f.kl_k3 for f in found if f.kl_k3 is not None]))
         row["reward"] = float((np.array([f.paid for f in found]) - price * kl).mean())
         row["cue_fluency"] = _correlation(scores, np.array([f.ref_logp or 0.0 for f in found]) / lengths.clip(min=1))

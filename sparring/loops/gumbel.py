@@ -23,9 +23,9 @@ from sparring.loops.pretrain import Pretraining
 from sparring.loops.settings import OnlineSettings, RelaxedSettings
 from sparring.models.machine import Machine
 from sparring.models.roles import Networks
-from sparring.models.signals import compute
+from sparring.models.signals import compute, log_probabilities
 from sparring.models.update import Updater
-from sparring.rollout.relaxed import Relaxation, log_probabilities
+from sparring.rollout.relaxed import Relaxation
 from sparring.rollout.sample import Rollout
 
 NUMBERS = 2**25  # entries of one tensor with a number for every token of the vocabulary: 128 MB in 32 bits

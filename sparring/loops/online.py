@@ -103,15 +103,14 @@ class _Memory:
     tokens: int = 0
     best: float | None = None
     best_round: int | None = None
-    healthy_round: int | None = None
+    healthy_round: int = 0  # to begin with the last one before the policy's first step
     stopped: str = ""
 
 
 def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     """Train from the newest checkpoint to the end; returns the last figures.
 
-    Raises Diverged when a loss or score is no longer a number, or when collapse is certain and the watch is
-    set to stop; Interrupted when the process was asked to end.
+    Raises Diverged when a number is not finite or a watch that is to stop is certain; Interrupted when asked to end.
     """
     loop = _Loop(job, run)
     done = loop.restore(progress)
@@ -120,6 +119,7 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     clock = Stopwatch(spent=last.get("seconds", 0.0))
     if done == 0:
         loop.say_again(0)
+        loop.save(0)
     for number in range(done + 1, total + 1):
         if loop.memory.stopped:
             break
@@ -137,7 +137,7 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
             progress.show(number, last)
             loop.attend(number, last, progress)
             ends = job.machine.any(run.is_asked_to_end)
-            if is_marked or loop.memory.stopped or ends:
+            if is_marked or loop.memory.stopped or ends or number == job.warm_up_rounds:
                 loop.save(number)
         if ends and number < total and not loop.memory.stopped:
             raise run.interrupted(number)
@@ -150,12 +150,12 @@ class _Loop:
 
     def __init__(self, job: Online, run: Run) -> None:
         self.job, self.run = job, run
-        self.memory, self.watch = _Memory(), Watch(judge_is_learnt=is_learnt(job.feedback))
+        self.memory = _Memory(healthy_round=job.warm_up_rounds)
+        self.watch = Watch(judge_is_learnt=is_learnt(job.feedback))
         self.leaks: list[str] = []
         self.controller = controller(job.method.kl, job.reward, job.settings)
         self.learners = learners(job.feedback)
-        self.order, self.warm_up_order = job.order, job.warm_up_order
-        self.learner = job.learner
+        self.order, self.warm_up_order, self.learner = job.order, job.warm_up_order, job.learner
         self.answers = Answers(job.networks.policy, job.settings, job.machine, lagged=job.lagged, opponent=job.opponent)
 
     @property
@@ -246,22 +246,21 @@ class _Loop:
         if certain and self.job.settings.watch != "warn":
             self.memory.stopped = f"stopped in round {number}: {'; '.join(certain)}"
         elif not warnings and not certain and number % self.job.settings.save_every == 0:
-            self.memory.healthy_round = number
+            self.memory.healthy_round = max(number, self.memory.healthy_round)
 
     def save(self, number: int) -> None:
         """Write the whole state of the run: policy, judge with its replay, price, watch."""
         if not self.job.machine.is_first:
             return
-        memory = self.memory
         state = {
             "updater": self.job.updater.state(),
             "judges": [judge.state() for judge in self.learners],
             "kl_price": self.price,
             "masker": self.job.lagged.state() if self.job.lagged else {},
             "watch": self.watch.state(),
-            "memory": asdict(memory),
+            "memory": asdict(self.memory),
         }
-        self.run.save(number, state, memory.best_round if memory.best_round is not None else memory.healthy_round)
+        self.run.save(number, state, self.memory.best_round or self.memory.healthy_round)
 
     def restore(self, progress: Progress) -> int:
         """Put the newest checkpoint back; returns the number of rounds done."""
@@ -286,14 +285,14 @@ class _Loop:
 
     def finish(self, progress: Progress) -> None:
         """Take the checkpoint that becomes the model. Raises Diverged when the watch was told to stop."""
-        memory = self.memory
-        back = memory.best_round
+        memory, back = self.memory, self.memory.best_round
         if memory.stopped:
             progress.say(memory.stopped)
-            back = memory.healthy_round if back is None else back
-            if self.job.settings.watch == "stop" or back is None:
+            back = back or memory.healthy_round
+            if self.job.settings.watch == "stop":
                 raise Diverged(f"{memory.stopped}. No model is written; checkpoints are in {self.run.checkpoints}")
-            progress.say(f"the model is the checkpoint of round {back}")
+            start = ", before its first step: it is what it was" if back <= self.job.warm_up_rounds else ""
+            progress.say(f"the model is the checkpoint of round {back}{start}")
         self.job.machine.wait()  # until that checkpoint has been written
         if back is not None:
             self._take(self.run.state_at(back))

@@ -163,7 +163,8 @@ def _update(job: Job, work: Work, size: Size, trained: int) -> float:
     """Bytes of the policy's update, or of a scorer's, and of the gradient of other text that is set aside for it."""
     aside = memory.gradients(trained) if job.mix is not None and job.mix.pretrain_weight else 0
     if job.relaxed is not None:
-        return aside + memory.relaxed(size, narrowed(work.update, NUMBERS // size.vocabulary), trained=trained)
+        one = narrowed(work.update, NUMBERS // size.vocabulary)
+        return aside + memory.relaxed(size, one, trained=trained, compares=job.compares)
     return aside + memory.update(size, work.update, trained=trained, has_logits=not job.trains_scorer)
 
 

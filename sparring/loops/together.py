@@ -81,8 +81,6 @@ def _relaxed_problem(job: "Job") -> str:
     assert reward is not None and nucleus is not None
     if job.feedback != (DISCRIMINATOR,):
         return "it differentiates through its judge, which must be the discriminator alone; --feedback discriminator"
-    if job.compares:
-        return "it differentiates through the states of its judge, and judge_reads ratio reads none; leave it at mean"
     if job.discriminator is not None and job.discriminator.judge_sees != "one":
         return "it differentiates through single responses; leave judge_sees at one"
     if job.discriminator is not None and job.discriminator.judge_anchor:

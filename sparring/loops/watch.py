@@ -35,6 +35,7 @@ class Sign:
     """One way to fail: the figure, where it warns and where it is certain (infinite: never).
 
     What is `learnt` warns only where the judge is a rule: wherever that leads is where its author wants to go.
+    A figure whose standard error is another, `error`, counts as far as it surely goes: two of them less.
     """
 
     metric: str
@@ -44,6 +45,12 @@ class Sign:
     limit: Limit
     words: str
     learnt: bool = False
+    error: str = ""
+
+    def surely(self, figures: Mapping[str, float]) -> float:
+        """The figure, or where it has an error the end of its interval that is nearer to health."""
+        far = 2 * figures.get(self.error, 0.0)
+        return figures[self.metric] - (far if self.is_upper else -far)
 
 
 SIGNS = (
@@ -59,7 +66,8 @@ SIGNS = (
          words="responses are getting very short"),
     Sign(metric="kl_per_token", warns=1.0, certain=2.5, is_upper=True, limit=Limit.FIXED,
          words="the policy has gone far from its reference; a higher --kl holds it"),
-    Sign(metric="ref_nll", warns=0.3, certain=0.5, is_upper=True, limit=Limit.ABOVE_LOWEST, learnt=True,
+    Sign(metric="ref_nll", error="ref_nll_error", warns=0.3, certain=0.5, is_upper=True, limit=Limit.ABOVE_LOWEST,
+         learnt=True,
          words="responses are ever less likely to the reference, where no judge has learnt anything: it is being "
                "over-optimised; stop earlier, or raise --kl"),
     Sign(metric="judge_accuracy_held_out", warns=0.97, certain=math.inf, is_upper=True, limit=Limit.FIXED,
@@ -93,12 +101,13 @@ class Watch:
             value = figures.get(sign.metric)
             if value is None or self._is_start(sign, value):
                 continue
-            is_certain = _beyond(value, self._where(sign, sign.certain), sign.is_upper)
+            surely = sign.surely(figures)
+            is_certain = _beyond(surely, self._where(sign, sign.certain), sign.is_upper)
             is_certain &= self._judge_is_learnt or not sign.learnt
             lasting = self._lasting[sign.metric] = self._lasting.get(sign.metric, 0) + 1 if is_certain else 0
             if lasting >= PATIENCE:
                 certain.append(self._words(sign, value))
-            elif _beyond(value, self._where(sign, sign.warns), sign.is_upper):
+            elif _beyond(surely, self._where(sign, sign.warns), sign.is_upper):
                 warnings.append(self._words(sign, value))
             self._remember(sign, value)
         return warnings, certain

@@ -133,7 +133,6 @@ def _online(job: Job, data: Data, length: float) -> Work:
     # Where tokens are relaxed, the reference reads a round for its figures and once more in the graph of the update.
     reads = 2 if job.relaxed else len({*FIXED} & {*needs(job.equation.credit), *needs(job.equation.loss)})
     largest = max((pass_of_answers(job, rows, length) for rows in batches), key=lambda p: p.tokens)
-    updates = total_updates(settings)
     read = reads * settings.rounds * a_round + len(readers(job)) * scored
     judged, judge_updates, one = 0.0, 0, None
     if judge is not None:
@@ -150,16 +149,17 @@ def _online(job: Job, data: Data, length: float) -> Work:
         if job.relaxed and job.relaxed.form == "soft":  # the policy reads whatever the judge does, to relax it
             read += scored + judged
         if job.relaxed:  # in the graph of the update, too: the policy learns what the judge says of each token
-            judged += settings.rounds * a_round
+            judged += settings.rounds * a_round * (1 + job.compares)
     trained = settings.rounds * settings.epochs * a_round
     if job.mix is not None and data.pretrain:
         texts = sum(r.tokens for r in data.pretrain) / len(data.pretrain)
-        trained += updates * job.mix.pretrain_batch * texts
+        trained += total_updates(settings) * job.mix.pretrain_batch * texts
     evaluations = 0 if job.judge or not data.held_out else math.ceil(settings.rounds / settings.save_every)
     held_out = min(len(data.held_out), EVALUATED * settings.batch)
     return Work(
-        clock="round", count=settings.rounds, rest=rest, updates=updates, evaluations=evaluations,
-        saves=math.ceil(total / settings.save_every), trained=round(trained), read=round(read), judged=round(judged),
+        clock="round", count=settings.rounds, rest=rest, updates=total_updates(settings), evaluations=evaluations,
+        saves=2 + math.ceil(total / settings.save_every),
+        trained=round(trained), read=round(read), judged=round(judged),
         sampled=(total * answers + evaluations * held_out) * settings.max_tokens,
         judge_updates=judge_updates,
         update=largest, judge=one,

@@ -15,6 +15,12 @@ Forms of the relaxed tokens (`--form`):
                        it is shown, demonstrations first of all, is relaxed at the same temperature, with the noise
                        the policy would have had, had it drawn that text. Else it would tell soft from hard, no more.
 
+With `--base MODEL --judge-reads ratio` the discriminator is a language model q that is held against the base, as in
+rlgaf. A mixture of tokens is then as much likelier as its tokens are on average, so what the policy is told of every
+token is what each other one would have been worth in its place: log q(v | x, y~_<t) - log p_base(v | x, y~_<t), and
+what it would have made of the rest. No gradient through hidden states, which a judge has never learnt to give, takes
+part in the first. It is by far the better judge here, too (docs/results/gumbel.md).
+
 Source: Yu et al. 2023, arXiv:2305.06176, table 1 and the Gumbel variant beside it.
 """
 
@@ -26,4 +32,5 @@ RLGAF_GUMBEL = recipe(
     policies=("gumbel",),
     feedback="discriminator",
     defaults={"gumbel": {"reward": "logsig", "rounds": 20, "batch": 8}},
+    with_ratio={"kl": 0.025, "reward": "norm"},
 )

@@ -112,17 +112,23 @@ TABLES = 10
 logits' softmaxes and log-softmaxes, the relaxed tokens as a list and in one piece, what the price of KL is made of."""
 
 
-def relaxed(size: Size, one: Pass, *, trained: int) -> float:
+RATIO_TABLES = 3
+"""More of them where the judge is held against a base: what is likely to either, and the difference."""
+
+
+def relaxed(size: Size, one: Pass, *, trained: int, compares: bool = False) -> float:
     """A step through the sampler at its peak: policy, judge and reference in one graph, and all tables.
 
-    The policy keeps what any update does, judge and reference, whose weights stand still, half of it each. Keys and
-    values grow by copying, and every copy is kept. Benchmarked on both small models, within 3 % in 32 bits.
+    The policy keeps what any update does, judge and reference, whose weights stand still, half of it each, and so does
+    the base that a judge `compares` with. Keys and values grow by copying, and every copy is kept. Benchmarked on both
+    small models, within 3 % in 32 bits.
     """
     places = one.responses * one.response
     past = (2 if size.is_half else NUMBER) * size.remembered * (places * one.prompt + places * one.response / 2)
     earlier = gradients(trained) if one.of > 1 else 0
-    kept_of_all = 2 * size.kept * one.tokens + 3 * size.kept_once
-    return earlier + masks(one) + TABLES * NUMBER * places * size.vocabulary + kept_of_all + past
+    kept_of_all = (2 + compares / 2) * size.kept * one.tokens + (3 + compares) * size.kept_once
+    tables = TABLES + compares * RATIO_TABLES
+    return earlier + masks(one) + tables * NUMBER * places * size.vocabulary + kept_of_all + past
 
 
 def reading(size: Size, one: Pass, *, has_logits: bool) -> float:

@@ -50,8 +50,7 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
 def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "B K"]:
     """Read a scalar head once for each response, of `relaxed` tokens if given; one that is not there scores zero."""
     if isinstance(network.head, RatioHead):
-        assert relaxed is None and network.relaxes is None, "the settings refuse a likelihood of mixtures of tokens"
-        return at_end(score_prefixes(network, batch), batch.mask)
+        return at_end(network.head(_log_ratios(network, batch, relaxed), batch.mask), batch.mask)
     assert network.head is not None
     seen = network.states(batch, relaxed)
     if network.reads == "mean":
@@ -68,6 +67,15 @@ def score_prefixes(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
     assert network.head is not None
     at_tokens = spread(read(network.head, network.states(batch).own), batch.mask)
     return means_so_far(at_tokens, batch.mask) if network.reads == "mean" else at_tokens
+
+
+def log_probabilities(
+    network: Network, batch: Batch, temperature: float, relaxed: Float[Tensor, "N V"] | None = None
+) -> Float[Tensor, "N V"]:
+    """Compute the log-probabilities (in nats) of all tokens at each place of the responses, or of relaxed ones."""
+    head = network.trunk.head
+    assert isinstance(head, nn.Linear), "rollout.relaxed refuses other heads"
+    return (head(network.states(batch, relaxed).before).float() / temperature).log_softmax(-1)
 
 
 @torch.no_grad()
@@ -116,8 +124,17 @@ def _logps(
     return spread(flat, batch.mask)
 
 
-def _log_ratios(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
-    """Say of every response token how much likelier it is to a role than to the one that it is held against."""
+def _log_ratios(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "B K T"]:
+    """Say of every response token how much likelier it is to a role than to the one that it is held against.
+
+    A mixture of tokens is as much likelier as its tokens are on average.
+    """
+    assert network.against is not None
+    if relaxed is None and network.relaxes is not None:
+        relaxed = network.relaxes(batch)
+    if relaxed is not None:
+        own, other = (log_probabilities(role, batch, 1.0, relaxed) for role in (network, network.against))
+        return spread((relaxed * (own - other)).sum(-1), batch.mask)
     free = replace(batch, allowed=None)  # whoever judges may find anything likely
     networks, forward = Networks(policy=network), _Once(free)
     own = _logps(networks, network, free, forward)

@@ -24,6 +24,7 @@ from sparring.models.cache import Past
 from sparring.models.decode import Decoder, past_of
 from sparring.models.forward import embed
 from sparring.models.roles import Network
+from sparring.models.signals import log_probabilities
 from sparring.models.trunk import Trunk
 from sparring.rollout.sample import end_tokens
 
@@ -94,15 +95,6 @@ class Relaxation:
                 own = f"{prompt} {ids[b, k][batch.mask[b, k].cpu()].tolist()}{f' {k}' if is_own and k else ''}"
                 rows.append(torch.rand(T, V, generator=generator(self.seed, "relax", zlib.crc32(own.encode()))))
         return torch.stack(rows).to(batch.mask.device)
-
-
-def log_probabilities(
-    network: Network, batch: Batch, temperature: float, relaxed: Float[Tensor, "N V"] | None = None
-) -> Float[Tensor, "N V"]:
-    """Compute the log-probabilities (in nats) of all tokens at each place of the responses, or of relaxed ones."""
-    head = network.trunk.head
-    assert isinstance(head, nn.Linear), "differentiable_past refuses other heads"
-    return (head(network.states(batch, relaxed).before).float() / temperature).log_softmax(-1)
 
 
 def differentiable_past(trunk: Trunk, length: int) -> Past:
