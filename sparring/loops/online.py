@@ -110,7 +110,8 @@ class _Memory:
 def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     """Train from the newest checkpoint to the end; returns the last figures.
 
-    Raises Diverged when a number is not finite or a watch that is to stop is certain; Interrupted when asked to end.
+    Raises Diverged when a loss or score is no longer a number, or when collapse is certain and the watch is
+    set to stop; Interrupted when the process was asked to end.
     """
     loop = _Loop(job, run)
     done = loop.restore(progress)
@@ -119,7 +120,8 @@ def train(job: Online, run: Run, progress: Progress) -> dict[str, float]:
     clock = Stopwatch(spent=last.get("seconds", 0.0))
     if done == 0:
         loop.say_again(0)
-        loop.save(0)
+        if not job.warm_up_rounds:
+            loop.save(0)
     for number in range(done + 1, total + 1):
         if loop.memory.stopped:
             break

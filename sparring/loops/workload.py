@@ -158,7 +158,7 @@ def _online(job: Job, data: Data, length: float) -> Work:
     held_out = min(len(data.held_out), EVALUATED * settings.batch)
     return Work(
         clock="round", count=settings.rounds, rest=rest, updates=total_updates(settings), evaluations=evaluations,
-        saves=2 + math.ceil(total / settings.save_every),
+        saves=1 + math.ceil(total / settings.save_every),
         trained=round(trained), read=round(read), judged=round(judged),
         sampled=(total * answers + evaluations * held_out) * settings.max_tokens,
         judge_updates=judge_updates,

@@ -44,12 +44,15 @@ class Network:
                 for p in own:
                     p.requires_grad_(True)
 
+    def mixtures(self, batch: Batch, given: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "N V"] | None:
+        """The mixtures of tokens that this role reads: those given, or its own; None where it reads tokens."""
+        return self.relaxes(batch) if given is None and self.relaxes is not None else given
+
     def states(self, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> States:
         """Compute the hidden states of this role, which reads `relaxed` mixtures where they are given."""
-        if relaxed is None and self.relaxes is not None:
-            relaxed = self.relaxes(batch)
+        mixtures = self.mixtures(batch, relaxed)
         with self.trunk.using(self.adapter):
-            return states(self.trunk, batch, relaxed)
+            return states(self.trunk, batch, mixtures)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The weights that training this role changes, by name: no language-model head for a role that reads states."""

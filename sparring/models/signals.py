@@ -50,7 +50,7 @@ def compute(names: Sequence[str], batch: Batch, networks: Networks) -> dict[str,
 def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "B K"]:
     """Read a scalar head once for each response, of `relaxed` tokens if given; one that is not there scores zero."""
     if isinstance(network.head, RatioHead):
-        return at_end(network.head(_log_ratios(network, batch, relaxed), batch.mask), batch.mask)
+        return at_end(score_prefixes(network, batch, relaxed), batch.mask)
     assert network.head is not None
     seen = network.states(batch, relaxed)
     if network.reads == "mean":
@@ -60,12 +60,14 @@ def score(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None =
     return out.masked_scatter(batch.exists, flat)
 
 
-def score_prefixes(network: Network, batch: Batch) -> Float[Tensor, "B K T"]:
+def score_prefixes(
+    network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | None = None
+) -> Float[Tensor, "B K T"]:
     """Score each response up to each of its tokens as `score` would if it ended there; 0 on padding."""
     if isinstance(network.head, RatioHead):
-        return network.head(_log_ratios(network, batch), batch.mask)
+        return network.head(_log_ratios(network, batch, relaxed), batch.mask)
     assert network.head is not None
-    at_tokens = spread(read(network.head, network.states(batch).own), batch.mask)
+    at_tokens = spread(read(network.head, network.states(batch, relaxed).own), batch.mask)
     return means_so_far(at_tokens, batch.mask) if network.reads == "mean" else at_tokens
 
 
@@ -130,11 +132,10 @@ def _log_ratios(network: Network, batch: Batch, relaxed: Float[Tensor, "N V"] | 
     A mixture of tokens is as much likelier as its tokens are on average.
     """
     assert network.against is not None
-    if relaxed is None and network.relaxes is not None:
-        relaxed = network.relaxes(batch)
-    if relaxed is not None:
-        own, other = (log_probabilities(role, batch, 1.0, relaxed) for role in (network, network.against))
-        return spread((relaxed * (own - other)).sum(-1), batch.mask)
+    mixtures = network.mixtures(batch, relaxed)
+    if mixtures is not None:
+        own, other = (log_probabilities(role, batch, 1.0, mixtures) for role in (network, network.against))
+        return spread((mixtures * (own - other)).sum(-1), batch.mask)
     free = replace(batch, allowed=None)  # whoever judges may find anything likely
     networks, forward = Networks(policy=network), _Once(free)
     own = _logps(networks, network, free, forward)
