@@ -153,6 +153,28 @@ def test_a_model_that_changed_is_named(undisturbed, tmp_path):
         again(unfinished(undisturbed, tmp_path / "run"), model=other)
 
 
+@pytest.mark.parametrize("judge", ["rule", "words", "reward model"])
+def test_a_judge_that_changed_is_found(tmp_path, judge):
+    place = tmp_path / "judge"
+    if judge == "rule":
+        place, name = tmp_path / "rule.py", f"{tmp_path / 'rule.py'}:length"
+        place.write_text("def length(response):\n    return len(response)\n")
+    elif judge == "words":
+        source, name = quick("ppo", tmp_path / "source", feedback=["bag_of_words"]), str(tmp_path / "source")
+        place = source / "bag_of_words" / "bag_of_words.json"
+    else:
+        name = str(quick("reward_model", place))
+    run = quick("ppo", tmp_path / "run", feedback=[f"0.5*{name}"])
+    assert len(yaml.safe_load((run / "run.yaml").read_text())["hashes"]) == 3
+    if judge == "reward model":
+        shutil.rmtree(place)
+        quick("reward_model", place, settings={"seed": 5})
+    else:
+        place.write_text(place.read_text() + "\n")
+    with pytest.raises(RunError, match=rf"{name}: the judge changed since"):
+        quick("ppo", unfinished(run, tmp_path / "again"), feedback=[f"0.5*{name}"], resume=True)
+
+
 def test_another_number_of_threads_is_worth_a_warning(undisturbed, tmp_path, capsys):
     run = unfinished(undisturbed, tmp_path / "run")
     content = yaml.safe_load((run / "run.yaml").read_text())

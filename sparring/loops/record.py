@@ -12,12 +12,17 @@ import yaml
 from sparring.core.errors import RunError
 from sparring.core.version import VERSION
 from sparring.data.read import fingerprint
+from sparring.feedback.expression import leaves
+from sparring.feedback.saved import hash_judge
 from sparring.models.checkpoint import write_text
 from sparring.models.folders import hash_files, resolve
 from sparring.models.machine import Machine
 
 FILES = ("eval_data", "negatives", "pretrain")
 """Files that a run may have beside its data."""
+
+JUDGE = "judge "
+"""What stands before a judge's name where hashes are kept."""
 
 SAME = ("method", "policy", "feedback", "base", "fields", "where", "negatives_where")
 """What a resumed run must be asked for as before, beside its settings; files may move, their contents may not."""
@@ -84,7 +89,9 @@ def hashes_of(job: Request, model: str | None = None) -> dict[str, str]:
     found = {name: fingerprint(place) for name, place in files.items() if place is not None}
     base = getattr(job, "base", None)
     weights = {"model": model, "base": base and hash_files(resolve(base))}
-    return {name: value for name, value in weights.items() if value} | found
+    named = leaves([judge for judge in getattr(job, "feedback", ()) if isinstance(judge, str)])
+    judges = {f"{JUDGE}{name}": hash_judge(name) for name in named}
+    return {name: value for name, value in (weights | judges).items() if value} | found
 
 
 def check_folder(job: Request, *, resume: bool, may_hold: Collection[str] = ()) -> None:
@@ -117,13 +124,14 @@ def check_request(job: Request, before: Mapping[str, Any]) -> None:
 
 
 def check_contents(job: Request, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
-    """Raise RunError, naming the file, when data or model are not what they were when the run was started."""
+    """Raise RunError, naming the file, when data, models or judges are not what they were when the run was started."""
     was = before.get("hashes") or {}
     for name, value in now.items():
         if name in was and was[name] != value:
-            place = getattr(job, name)
+            what, _, judge = name.partition(" ")
+            place = judge or getattr(job, name)
             raise RunError(
-                f"{place}: the {name.replace('_', ' ')} changed since {job.run} was started, so the run cannot go on "
+                f"{place}: the {what.replace('_', ' ')} changed since {job.run} was started, so the run cannot go on "
                 "exactly; put the old contents back, or start a new run"
             )
 
