@@ -15,7 +15,7 @@ from sparring.loops.figures import Facts, describe
 from sparring.loops.learner import total_updates
 from sparring.loops.reward import rewarded
 from sparring.loops.settings import OnlineSettings
-from sparring.loops.watch import Watch
+from sparring.loops.watch import Seen, Watch
 from sparring.methods import get
 from sparring.models import checkpoint
 from sparring.models.backbone import load_trunk
@@ -299,12 +299,12 @@ def test_every_figure_that_is_written_down_has_a_meaning(tmp_path, method):
 
 
 def collapsing(monkeypatch, at, lasts=1000):
-    """A watch that is certain from one round on."""
+    """A watch that is certain from one round on, and has a remark on the judge in every round."""
     looked = []
 
     def look(self, figures):
         looked.append(figures)
-        return ([], ["all is lost"]) if at <= len(looked) < at + lasts else ([], [])
+        return Seen(["how odd a judge"], [], ["all is lost"] if at <= len(looked) < at + lasts else [])
 
     monkeypatch.setattr(Watch, "look", look)
 
@@ -361,7 +361,7 @@ def test_a_watch_that_only_warns_lets_the_run_go_on(tmp_path, monkeypatch, capsy
 
 def test_what_the_watch_says_is_printed_as_it_is(tmp_path, monkeypatch, capsys):
     # Brackets are no markup here, and a long line is not broken: it may hold a path.
-    monkeypatch.setattr(Watch, "look", lambda self, figures: (["[/bold] " + "a/long/path/" * 20], []))
+    monkeypatch.setattr(Watch, "look", lambda self, figures: Seen([], ["[/bold] " + "a/long/path/" * 20], []))
     quick("rloo", tmp_path / "run", feedback=["length"], settings={"rounds": 1}, quiet=False)
     assert "[/bold] " + "a/long/path/" * 20 in capsys.readouterr().err
 

@@ -18,17 +18,20 @@ HEALTHY = {
 }
 
 
+QUIET = ([], [], [])
+
+
 def begun(**start):
     """A watch that has seen the first rounds of a healthy run."""
     watch = Watch()
     for _ in range(FIRST):
-        assert watch.look(HEALTHY | start) == ([], [])
+        assert watch.look(HEALTHY | start) == QUIET
     return watch
 
 
 def test_a_healthy_run_is_left_in_peace():
     watch = begun()
-    assert all(watch.look(HEALTHY) == ([], []) for _ in range(10))
+    assert all(watch.look(HEALTHY) == QUIET for _ in range(10))
 
 
 @pytest.mark.parametrize(
@@ -45,27 +48,33 @@ def test_a_healthy_run_is_left_in_peace():
 )
 def test_a_sign_warns_first_and_is_certain_only_when_it_lasts(metric, warns, certain):
     watch = begun()
-    warnings, sure = watch.look(HEALTHY | {metric: warns})
-    assert len(warnings) == 1 and metric in warnings[0] and not sure
+    seen = watch.look(HEALTHY | {metric: warns})
+    assert len(seen.warnings) == 1 and metric in seen.warnings[0] and not seen.certain
     for _ in range(PATIENCE - 1):
-        warnings, sure = watch.look(HEALTHY | {metric: certain})
-        assert len(warnings) == 1 and not sure
-    warnings, sure = watch.look(HEALTHY | {metric: certain})
-    assert not warnings and len(sure) == 1 and f"{metric} is" in sure[0]
+        seen = watch.look(HEALTHY | {metric: certain})
+        assert len(seen.warnings) == 1 and not seen.certain
+    seen = watch.look(HEALTHY | {metric: certain})
+    assert not seen.warnings and len(seen.certain) == 1 and f"{metric} is" in seen.certain[0]
 
 
 def test_one_good_round_in_between_starts_the_count_again():
     watch, broken = begun(), HEALTHY | {"identical": 0.9}
-    seen = [watch.look(figures)[1] for figures in [broken] * (PATIENCE - 1) + [HEALTHY] + [broken] * (PATIENCE - 1)]
+    seen = [
+        watch.look(figures).certain for figures in [broken] * (PATIENCE - 1) + [HEALTHY] + [broken] * (PATIENCE - 1)
+    ]
     assert not any(seen)
-    assert watch.look(broken)[1]
+    assert watch.look(broken).certain
 
 
-def test_a_judge_that_always_wins_is_worth_a_warning_but_never_stops_a_run():
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [("judge_accuracy_held_out", 1.0), ("judge_by_heart", 1.0), ("cue_length", -0.9), ("cue_fluency", 0.9)],
+)
+def test_what_a_judge_is_like_is_worth_a_remark_and_neither_stops_a_run_nor_spoils_a_checkpoint(metric, value):
     watch = begun()
     for _ in range(3 * PATIENCE):
-        warnings, sure = watch.look(HEALTHY | {"judge_accuracy_held_out": 1.0})
-        assert len(warnings) == 1 and not sure
+        seen = watch.look(HEALTHY | {metric: value})
+        assert len(seen.remarks) == 1 and metric in seen.remarks[0] and not seen.warnings and not seen.certain
 
 
 def test_a_rule_may_lead_away_from_the_reference_with_a_warning_and_a_learnt_judge_may_not():
@@ -74,8 +83,8 @@ def test_a_rule_may_lead_away_from_the_reference_with_a_warning_and_a_learnt_jud
         for _ in range(FIRST):
             watch.look(HEALTHY)
         seen = [watch.look(HEALTHY | {"ref_nll": 4.0}) for _ in range(2 * PATIENCE)]
-        assert all(warnings or certain for warnings, certain in seen)
-        assert any(certain for _, certain in seen) is is_learnt
+        assert all(one.warnings or one.certain for one in seen)
+        assert any(one.certain for one in seen) is is_learnt
 
 
 def test_what_the_reference_finds_unlikely_is_measured_from_the_lowest_rounds():
@@ -83,10 +92,10 @@ def test_what_the_reference_finds_unlikely_is_measured_from_the_lowest_rounds():
     for start, risen, warns in ((9.0, 9.2, False), (3.1, 2.55, False), (3.1, 2.65, True)):
         watch = begun(ref_nll=start)
         for value in fallen if start < 9 else ():
-            assert watch.look(HEALTHY | {"ref_nll": value}) == ([], [])
+            assert watch.look(HEALTHY | {"ref_nll": value}) == QUIET
         later = Watch()
         later.load(json.loads(json.dumps(watch.state())))
-        assert bool(later.look(HEALTHY | {"ref_nll": risen})[0]) is warns
+        assert bool(later.look(HEALTHY | {"ref_nll": risen}).warnings) is warns
 
 
 def test_a_figure_counts_as_far_as_it_surely_goes():
@@ -94,22 +103,22 @@ def test_a_figure_counts_as_far_as_it_surely_goes():
     for error, warns, stops in ((0.0, True, True), (0.25, True, False), (0.35, False, False)):
         watch = begun()
         seen = [watch.look(HEALTHY | {"ref_nll": 4.0, "ref_nll_error": error}) for _ in range(PATIENCE)]
-        assert (bool(seen[0][0]), bool(seen[-1][1])) == (warns, stops)
+        assert (bool(seen[0].warnings), bool(seen[-1].certain)) == (warns, stops)
 
 
 def test_answers_that_are_alike_from_the_start_are_the_task_and_no_collapse():
     # One-word answers: 70 percent of them equal another one when training starts.
     watch = begun(identical=0.7)
-    assert watch.look(HEALTHY | {"identical": 0.8}) == ([], [])
+    assert watch.look(HEALTHY | {"identical": 0.8}) == QUIET
     watch = begun(identical=0.3)
-    assert watch.look(HEALTHY | {"identical": 0.5})[0]
+    assert watch.look(HEALTHY | {"identical": 0.5}).warnings
 
 
 def test_a_run_that_shows_no_such_figure_is_watched_by_the_others():
     watch = Watch()
     for _ in range(FIRST):
-        assert watch.look({"length": 10.0}) == ([], [])
-    assert watch.look({"length": 4.0})[0]
+        assert watch.look({"length": 10.0}) == QUIET
+    assert watch.look({"length": 4.0}).warnings
 
 
 def test_a_restored_watch_says_what_the_first_one_says():

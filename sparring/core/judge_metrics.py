@@ -43,7 +43,7 @@ JUDGE = {
     "judge_by_heart": Metric(
         meaning="judge_accuracy lately, where held-out accuracy is below 0.6; else 0",
         unit="share",
-        healthy="0; above 0.95 for three rounds the watch stops the run",
+        healthy="0; above 0.9 the reward may be noise, as another judge can say",
         high=0.9,
     ),
     "judge_score_real": Metric(

@@ -33,7 +33,7 @@ from sparring.loops.progress import Progress
 from sparring.loops.reward import ask, controller, rewarded
 from sparring.loops.run import Run
 from sparring.loops.settings import OnlineSettings, RewardSettings
-from sparring.loops.watch import Watch
+from sparring.loops.watch import Seen, Watch
 from sparring.models.machine import Machine
 from sparring.models.roles import Network, Networks
 from sparring.models.update import Updater
@@ -241,13 +241,13 @@ class _Loop:
 
     def attend(self, number: int, row: dict[str, float], progress: Progress) -> None:
         """Let the watch look at a round, and act on what it says."""
-        warnings, certain = self.watch.look(row) if number > self.job.warm_up_rounds else ([], [])
-        for text in [*self.leaks, *warnings, *certain]:
+        seen = self.watch.look(row) if number > self.job.warm_up_rounds else Seen([], [], [])
+        for text in [*self.leaks, *seen.remarks, *seen.warnings, *seen.certain]:
             progress.say(f"round {number}: {text}")
         self.leaks = []
-        if certain and self.job.settings.watch != "warn":
-            self.memory.stopped = f"stopped in round {number}: {'; '.join(certain)}"
-        elif not warnings and not certain and number % self.job.settings.save_every == 0:
+        if seen.certain and self.job.settings.watch != "warn":
+            self.memory.stopped = f"stopped in round {number}: {'; '.join(seen.certain)}"
+        elif not seen.warnings and not seen.certain and number % self.job.settings.save_every == 0:
             self.memory.healthy_round = max(number, self.memory.healthy_round)
 
     def save(self, number: int) -> None:

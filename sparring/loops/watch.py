@@ -1,7 +1,8 @@
 """Look at every round for the signs of collapse, divergence and over-optimisation; say them in words, stop in time.
 
 The first rounds tell what is normal for this policy. A figure that moves far from there earns a warning;
-one that stays where only a broken policy goes, for several rounds on end, is certain.
+one that stays where only a broken policy goes, for several rounds on end, is certain. What a judge is like, of which a
+policy may come to harm or not, is never certain, and no reason to mistrust a checkpoint.
 
 The sign of over-optimisation is `ref_nll`. A policy that gets better at what the demonstrations show gets surer, and
 its reference finds its responses likelier than before. One that has found what a learnt judge overlooks writes what
@@ -12,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -72,9 +73,9 @@ SIGNS = (
                "over-optimised; stop earlier, or raise --kl"),
     Sign(metric="judge_accuracy_held_out", warns=0.97, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="the judge tells nearly every response from a demonstration, so its reward hardly guides"),
-    Sign(metric="judge_by_heart", warns=0.9, certain=0.95, is_upper=True, limit=Limit.FIXED,
-         words="the judge knows what it learns from by heart and no other demonstrations, so its reward is noise; "
-               "stop earlier, or take --feedback bag_of_words, --judge-reads ratio or more demonstrations"),
+    Sign(metric="judge_by_heart", warns=0.9, certain=math.inf, is_upper=True, limit=Limit.FIXED,
+         words="the judge knows what it learns from by heart and no other demonstrations, so its reward may be noise: "
+               "ask another judge; --base, --feedback bag_of_words or more demonstrations help"),
     Sign(metric="cue_length", warns=0.7, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="scores follow length: long responses win because they are long"),
     Sign(metric="cue_length", warns=-0.7, certain=-math.inf, is_upper=False, limit=Limit.FIXED,
@@ -82,6 +83,14 @@ SIGNS = (
     Sign(metric="cue_fluency", warns=0.8, certain=math.inf, is_upper=True, limit=Limit.FIXED,
          words="scores follow what the reference finds likely: the judge hears fluency and little else"),
 )  # fmt: skip
+
+
+class Seen(NamedTuple):
+    """What a look at a round found, in words: about the judge, worth a warning about the policy, and certain."""
+
+    remarks: list[str]
+    warnings: list[str]
+    certain: list[str]
 
 
 class Watch:
@@ -94,9 +103,9 @@ class Watch:
         self._lowest: dict[str, float] = {}
         self._lasting: dict[str, int] = {}
 
-    def look(self, figures: Mapping[str, float]) -> tuple[list[str], list[str]]:
-        """Return what is worth a warning and what is certain, in words, for the figures of one round."""
-        warnings, certain = [], []
+    def look(self, figures: Mapping[str, float]) -> Seen:
+        """Say what the figures of one round mean."""
+        seen = Seen([], [], [])
         for sign in SIGNS:
             value = figures.get(sign.metric)
             if value is None or self._is_start(sign, value):
@@ -106,11 +115,11 @@ class Watch:
             is_certain &= self._judge_is_learnt or not sign.learnt
             lasting = self._lasting[sign.metric] = self._lasting.get(sign.metric, 0) + 1 if is_certain else 0
             if lasting >= PATIENCE:
-                certain.append(self._words(sign, value))
+                seen.certain.append(self._words(sign, value))
             elif _beyond(surely, self._where(sign, sign.warns), sign.is_upper):
-                warnings.append(self._words(sign, value))
+                (seen.warnings if math.isfinite(sign.certain) else seen.remarks).append(self._words(sign, value))
             self._remember(sign, value)
-        return warnings, certain
+        return seen
 
     def _is_start(self, sign: Sign, value: float) -> bool:
         """Take note of a figure of the first rounds, if the sign is measured by them."""
