@@ -197,6 +197,13 @@ def test_a_judge_that_reads_the_ratio_pays_no_response_without_bound_unless_it_i
     assert made(reward="logit", kl=0.1) == ("logit", 0.1)
 
 
+def test_gumbel_brings_settings_of_its_own_for_the_ratio(tmp_path):
+    ask = {"model": "m", "data": "d", "run": tmp_path, "base": "b"}
+    plain, ratio = (make_job("rlgaf_gumbel", settings=given, **ask) for given in ({}, {"judge_reads": "ratio"}))
+    made = [(job.judge.reward, job.equation.kl, job.relaxed.tau) for job in (plain, ratio)]
+    assert made == [("logsig", 0.1, 0.5), ("norm", 0.0125, 1.0)]
+
+
 def test_the_card_says_what_the_base_was_for(tmp_path, base):
     run = quick("rlgaf", tmp_path / "run", base=base, settings={"rounds": 1, "judge_warmup": 5})
     assert f"whom the judge met first: `{base}`" in (run / "README.md").read_text()

@@ -198,7 +198,8 @@ def add_files(parser: Parser, choice: Choice, *, writes: bool = True) -> None:
         add("--negatives", "FILE", "real but unwanted text that joins the fakes")
         add("--negatives-where", "FIELD=VALUE", "keep only such rows of --negatives; repeat for more", repeat=True)
         brings, ratio = (_listed(getattr(choice.found, name, {})) for name in ("with_base", "with_ratio"))
-        then = f"; then by default {brings} (judge-reads ratio: {ratio})" if brings else ""
+        said = [text for text in (brings, f"with judge-reads ratio {ratio}" if ratio else "") if text]
+        then = f"; then by default {'; '.join(said)}" if said else ""
         add("--base", "MODEL", f"the model before fine-tuning, whom the judge meets first{then}")
     add("--eval-data", "FILE", "held-out records; otherwise a share of the data is held out")
     add("--fields", "OURS=THEIRS,...", "which columns hold what, such as prompt=question,response=answer")

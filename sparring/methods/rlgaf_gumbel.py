@@ -32,5 +32,5 @@ RLGAF_GUMBEL = recipe(
     policies=("gumbel",),
     feedback="discriminator",
     defaults={"gumbel": {"reward": "logsig", "rounds": 20, "batch": 8}},
-    with_ratio={"kl": 0.025, "reward": "norm"},
+    with_ratio={"kl": 0.0125, "reward": "norm", "tau": 1.0},
 )
