@@ -276,6 +276,15 @@ def test_a_line_pays_for_the_judge_that_pays_it(tmp_path):
         prepare(read_plan(raw(budget={"tokens": judge.tokens + 10}, methods=methods)), tmp_path / "little")
 
 
+def test_a_budget_that_a_judges_warm_up_eats_up_says_so(tmp_path):
+    own = {n: v for n, v in SAMPLES.items() if n != "rounds"}
+    game = [
+        {"method": "rlgaf", "feedback": "bag_of_words", "settings": own | {"judge_warmup": 1000, "overflow": "cut"}}
+    ]
+    with pytest.raises(SettingError, match=r"rlgaf: .* raise it, or lower judge_warmup, batch or K"):
+        prepare(read_plan(raw(budget={"tokens": 4000}, methods=game)), tmp_path / "out")
+
+
 def test_a_line_that_judges_for_others_may_say_how_long_it_learns_and_is_not_measured(tmp_path):
     short = {
         "method": "rlgaf",

@@ -182,14 +182,14 @@ def _fitted(
             raise SettingError("how long it takes cannot be predicted on this device; give a budget of tokens")
         first = found.seconds_once
         each = (sum(found.seconds.values()) - first) / found.work.count
-        _check_one(first + each, kind, amount, clock)
+        _check_one(first + each, kind, amount, clock, job)
         return {clock: max(1, min(MOST, int((amount - first) / each)))}
 
     def spent(count: int) -> float:
         work = workload(make({clock: count}), data)
         return tokens_of(work) if kind == "tokens" else flops_of(work, lm)
 
-    _check_one(spent(1), kind, amount, clock)
+    _check_one(spent(1), kind, amount, clock, job)
     low, high = 1, 2
     while high <= MOST and spent(high) <= amount:
         low, high = high, 2 * high
@@ -199,10 +199,10 @@ def _fitted(
     return {clock: low}
 
 
-def _check_one(least: float, kind: str, amount: float, clock: str) -> None:
+def _check_one(least: float, kind: str, amount: float, clock: str, job: Job) -> None:
     """Refuse a budget that does not pay for one round or step, and what comes before it."""
     if least > amount:
         digits = 2 if kind == "seconds" else 0
+        large = "judge_warmup, batch or K" if job.judge is not None else "batch, K or prompts"
         raise SettingError(f"one of its {clock} costs {least:,.{digits}f} {kind}, with all that comes before it, and "
-                           f"the budget has {amount:,.{digits}f} for it; raise it, or lower batch, K or "
-                           "prompts")  # fmt: skip
+                           f"the budget has {amount:,.{digits}f} for it; raise it, or lower {large}")  # fmt: skip
