@@ -153,6 +153,23 @@ def test_a_model_that_changed_is_named(undisturbed, tmp_path):
         again(unfinished(undisturbed, tmp_path / "run"), model=other)
 
 
+def test_a_disk_that_does_not_take_a_checkpoint_is_told_and_the_run_goes_on_later(undisturbed, tmp_path, monkeypatch):
+    save, calls = torch.save, []
+
+    def full(state, file):
+        calls.append(file)
+        if len(calls) == 2:
+            file.write(b"half of it")
+            raise RuntimeError("unexpected pos 64 vs 0")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=r"step-.*unexpected pos.* if the disk is full, free some space"):
+        quick("sft", tmp_path / "run", settings=SFT)
+    monkeypatch.undo()
+    assert_same(again(tmp_path / "run"), undisturbed)
+
+
 @pytest.mark.parametrize("judge", ["rule", "words", "reward model"])
 def test_a_judge_that_changed_is_found(tmp_path, judge):
     place = tmp_path / "judge"

@@ -50,11 +50,15 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write one checkpoint under `folder` and return its path."""
+    """Write one checkpoint under `folder` and return its path. Raises RunError when the disk does not take it."""
 
     def fill(part: Path) -> None:
         with (part / STATE).open("wb") as file:  # straight to disk: as bytes in memory it would be there twice
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # a full disk is "unexpected pos" to torch
+                raise RunError(f"{part}: a checkpoint could not be written ({error}); if the disk is full, free some "
+                               "space, and go on with --resume") from error  # fmt: skip
             file.flush()
             os.fsync(file.fileno())
         manifest = {"step": step, "sha256": hash_file(part / STATE)}
