@@ -320,6 +320,12 @@ def test_when_collapse_is_certain_the_last_healthy_checkpoint_becomes_the_model(
     assert "stopped in round 6: all is lost" in said and "checkpoint of round 4" in said
 
 
+def test_a_checkpoint_is_as_healthy_as_what_its_policy_says_in_the_next_round(tmp_path, monkeypatch, capsys):
+    collapsing(monkeypatch, at=5)
+    quick("ppo", tmp_path / "run", feedback=["length"], settings={"rounds": 9, "watch": "rollback"}, quiet=False)
+    assert "checkpoint of round 2" in capsys.readouterr().err, "round 4 ended with the step that broke it"
+
+
 def test_the_judge_that_is_kept_is_that_of_the_same_round(tmp_path, monkeypatch):
     collapsing(monkeypatch, at=5)
     run = quick("rlgaf", tmp_path / "run", settings={"rounds": 9, "watch": "rollback"})

@@ -247,8 +247,8 @@ class _Loop:
         self.leaks = []
         if seen.certain and self.job.settings.watch != "warn":
             self.memory.stopped = f"stopped in round {number}: {'; '.join(seen.certain)}"
-        elif not seen.warnings and not seen.certain and number % self.job.settings.save_every == 0:
-            self.memory.healthy_round = max(number, self.memory.healthy_round)
+        elif not seen.warnings and not seen.certain and (number - 1) % self.job.settings.save_every == 0:
+            self.memory.healthy_round = max(number - 1, self.memory.healthy_round)  # whose policy spoke just now
 
     def save(self, number: int) -> None:
         """Write the whole state of the run: policy, judge with its replay, price, watch."""
