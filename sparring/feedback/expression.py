@@ -97,15 +97,19 @@ def leaves(specs: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def named_leaves(specs: Iterable[Any]) -> list[str]:
+    """List the leaves of what is named; a Python function has no name."""
+    return leaves([spec for spec in specs if isinstance(spec, str)])
+
+
 def learners_of(specs: Iterable[Any]) -> set[str]:
-    """Name the judges among these that learn along; a Python function is none of them by name."""
-    return {leaf for leaf in leaves([s for s in specs if isinstance(s, str)]) if leaf in LEARN_ALONG}
+    """Name the judges among these that learn along."""
+    return {leaf for leaf in named_leaves(specs) if leaf in LEARN_ALONG}
 
 
 def needs_demonstrations(specs: Iterable[Any]) -> bool:
     """Tell whether one of the judges can do nothing without demonstrations."""
-    named = leaves([s for s in specs if isinstance(s, str)])
-    return any(leaf in (*LEARN_ALONG, SIMILARITY) for leaf in named)
+    return any(leaf in (*LEARN_ALONG, SIMILARITY) for leaf in named_leaves(specs))
 
 
 def _split(text: str, mark: str) -> list[str]:

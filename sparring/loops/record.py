@@ -12,7 +12,7 @@ import yaml
 from sparring.core.errors import RunError
 from sparring.core.version import VERSION
 from sparring.data.read import fingerprint
-from sparring.feedback.expression import leaves
+from sparring.feedback.expression import named_leaves
 from sparring.feedback.saved import hash_judge
 from sparring.models.checkpoint import write_text
 from sparring.models.folders import hash_files, resolve
@@ -20,9 +20,6 @@ from sparring.models.machine import Machine
 
 FILES = ("eval_data", "negatives", "pretrain")
 """Files that a run may have beside its data."""
-
-JUDGE = "judge "
-"""What stands before a judge's name where hashes are kept."""
 
 SAME = ("method", "policy", "feedback", "base", "fields", "where", "negatives_where")
 """What a resumed run must be asked for as before, beside its settings; files may move, their contents may not."""
@@ -84,13 +81,12 @@ def versions() -> dict[str, str]:
 
 
 def hashes_of(job: Request, model: str | None = None) -> dict[str, str]:
-    """Hash all that a run is made from; `model` is the hash of the weights it starts with, if it has any."""
+    """Hash all that a run is made from, judges as "judge NAME"; `model` is the hash of its first weights, if any."""
     files = {"data": job.data, **{name: getattr(job, name, None) for name in FILES}}
     found = {name: fingerprint(place) for name, place in files.items() if place is not None}
     base = getattr(job, "base", None)
     weights = {"model": model, "base": base and hash_files(resolve(base))}
-    named = leaves([judge for judge in getattr(job, "feedback", ()) if isinstance(judge, str)])
-    judges = {f"{JUDGE}{name}": hash_judge(name) for name in named}
+    judges = {f"judge {name}": hash_judge(name) for name in named_leaves(getattr(job, "feedback", ()))}
     return {name: value for name, value in (weights | judges).items() if value} | found
 
 

@@ -54,18 +54,18 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
     def fill(part: Path) -> None:
         with (part / STATE).open("wb") as file:  # straight to disk: as bytes in memory it would be there twice
-            try:
-                torch.save(state, file)
-            except RuntimeError as error:  # a full disk is "unexpected pos" to torch
-                raise RunError(f"{part}: a checkpoint could not be written ({error}); if the disk is full, free some "
-                               "space, and go on with --resume") from error  # fmt: skip
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         manifest = {"step": step, "sha256": hash_file(part / STATE)}
         write_text(part / "manifest.json", json.dumps(manifest))
 
     place = folder / f"step-{step:08d}"
-    write_folder(place, fill)
+    try:
+        write_folder(place, fill)
+    except RuntimeError as error:  # a full disk is "unexpected pos" to torch
+        raise RunError(f"{place}: a checkpoint could not be written ({error}); if the disk is full, free some space, "
+                       "and go on with --resume") from error  # fmt: skip
     return place
 
 
