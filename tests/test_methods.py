@@ -182,3 +182,8 @@ def test_sft_at_uniform_logits_costs_the_log_of_the_vocabulary_per_token():
     token_logps = torch.full((1, 1, 5), 1 / 32, dtype=torch.double).log()
     loss = METHODS["sft"]().loss(token_logps=token_logps, mask=torch.ones(1, 1, 5, dtype=torch.bool))
     assert (loss.total / loss.weight).item() == pytest.approx(3.4657359027997265)  # log 32
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_help_on_a_method_says_what_its_file_says(name):
+    assert METHODS[name].__doc__ == docstring(name)

@@ -46,6 +46,8 @@ def method(name: str, *, data: str, view: str = "responses") -> Callable[[type],
         if name in METHODS:
             raise AssertionError(f"two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}")
         cls.name, cls.data, cls.view, cls.__post_init__ = name, data, view, check_knobs  # type: ignore[attr-defined]
+        # What a file of one method says of itself is what help() is asked for; dataclass() would write its knobs there.
+        cls.__doc__ = cls.__doc__ or inspect.getdoc(inspect.getmodule(cls))
         cls = dataclass(frozen=True, kw_only=True)(cls)
         METHODS[name] = cls
         return cls
