@@ -231,7 +231,9 @@ def test_a_hub_id_that_cannot_be_reached_is_refused_in_words(monkeypatch, tmp_pa
         raise OSError("We couldn't connect to the hub.\nMore lines.")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", offline)
-    with pytest.raises(ModelError, match=r"some/model: no tokenizer could be loaded .*couldn't connect"):
+    with pytest.raises(
+        ModelError, match=r"some/model: no tokenizer could be loaded .*couldn't connect.*no folder of that name here"
+    ):
         load_tokenizer("some/model")
     assert asked == [True, False]  # what is on disk comes first
     with pytest.raises(ModelError, match="no such model folder"):

@@ -39,9 +39,8 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
     try:
         tokenizer = _local_first(AutoTokenizer, folder, {"trust_remote_code": trust_remote_code})
     except Exception as error:
-        raise ModelError(
-            f"{path}: no tokenizer could be loaded ({_first_line(error)}); the folder needs tokenizer.json"
-        ) from error
+        missing = "the folder needs tokenizer.json" if Path(folder).is_dir() else "there is no folder of that name here"
+        raise ModelError(f"{path}: no tokenizer could be loaded ({_first_line(error)}); {missing}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{path}: its tokenizer names no end-of-text token, so no response could end; set eos_token in "
